@@ -1,0 +1,282 @@
+"""The command line. Exit codes: 0 done, 1 failed, 2 wrong command or specs, 3 the gate withheld the model."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from fedloom.flows.plan import Plan
+    from fedloom.flows.result import RunResult
+    from fedloom.specs.bundle import JobBundle
+
+FAILED, WRONG, WITHHELD = 1, 2, 3
+Command = TypeVar("Command", bound=Callable[..., Any])
+
+
+@contextmanager
+def _plain_errors() -> Iterator[None]:
+    """Turn what can go wrong into one message and an exit code; anything else is a defect and keeps its trace."""
+    from fedloom.specs.problems import SpecError
+
+    try:
+        yield
+    except SpecError as error:
+        _fail(str(error), WRONG)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(FAILED)
+    except KeyboardInterrupt:
+        _fail("interrupted; run the same command again to continue", 130)
+    except Exception as error:
+        from fedloom.tasks.errors import ConfigurationError, RunError
+
+        if not isinstance(error, RunError):
+            raise
+        _fail(f"error: {error}", WRONG if isinstance(error, ConfigurationError) else FAILED)
+
+
+def _fail(message: str, code: int) -> None:
+    click.echo(message, err=True)
+    sys.exit(code)
+
+
+class _Group(click.Group):
+    def invoke(self, ctx: click.Context) -> Any:
+        with _plain_errors():
+            return super().invoke(ctx)
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(package_name="fedloom", message="%(prog)s %(version)s")
+def main() -> None:
+    """Turn federated-learning job specs into DAG workflows, and run them."""
+
+
+def _run_options(command: Command) -> Command:
+    for option in (
+        click.option("--json", "as_json", is_flag=True, help="Print one JSON object."),
+        click.option("--name", default="", help="Sets runs of one plan apart, e.g. the date of a nightly run."),
+        click.option("--rounds", type=click.IntRange(1), help="Number of rounds, instead of the job's."),
+        click.option("--seed", type=click.IntRange(0), help="Seed, instead of the job's."),
+        click.option(
+            "--store",
+            default="fedloom-runs",
+            envvar="FEDLOOM_STORE",
+            show_default=True,
+            help="Where runs are kept: a folder or an fsspec URL such as s3://bucket/runs.",
+        ),
+        click.argument("job"),
+    ):
+        command = option(command)
+    return command
+
+
+@main.command()
+@_run_options
+def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool) -> None:
+    """Run JOB in this process.
+
+    JOB is a job folder or the name of a packaged example. A run that was stopped is continued by the same command.
+    """
+    from fedloom.flows.inline import simulate as engine
+    from fedloom.flows.progress import ProgressDisplay
+    from fedloom.flows.result import read_result
+    from fedloom.flows.runs import open_run
+
+    bundle, plan = _compiled(job, seed, rounds)
+    _prepare(bundle)
+    opened = open_run(plan, bundle, _store_url(store), name)
+    with ProgressDisplay(plan, sys.stderr) as display:
+        engine(plan, opened, display)
+    _finish(read_result(plan, opened), bundle, as_json)
+
+
+@main.command()
+@_run_options
+def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool) -> None:
+    """Run JOB as a Prefect flow.
+
+    PREFECT_API_URL is respected; without it a private server is started for the run.
+    """
+    from fedloom.flows.prefect_engine import run_on_prefect
+    from fedloom.flows.progress import ProgressDisplay
+
+    bundle, plan = _compiled(job, seed, rounds)
+    _prepare(bundle)
+    with ProgressDisplay(plan, sys.stderr) as display:
+        result = run_on_prefect(
+            display, say=_say, job=job, store=_store_url(store), seed=seed, rounds=rounds, name=name
+        )
+    _finish(result, bundle, as_json)
+
+
+@main.command()
+@click.argument("step")
+@_run_options
+@click.option("--round", "round_", type=click.IntRange(0), default=0, help="Round, from 1; 0 for set-up steps.")
+@click.option("--shard", type=click.IntRange(0), help="Shard, for steps that fan out.")
+@click.option("--plan-digest", help="Refuse to run unless the specs compile to this plan.")
+def step(
+    step: str, job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool,
+    round_: int, shard: int | None, plan_digest: str | None,
+) -> None:  # fmt: skip
+    """Run one STEP of JOB in this process and print its outputs as JSON: what a container does."""
+    from fedloom.flows.runs import open_run
+    from fedloom.flows.single import check_instance
+    from fedloom.tasks.errors import ConfigurationError
+    from fedloom.tasks.step import run_step
+
+    bundle, plan = _compiled(job, seed, rounds)
+    opened = open_run(plan, bundle, _store_url(store), name)
+    if plan_digest is not None and plan_digest != opened.plan_digest:
+        raise ConfigurationError(
+            f"the specs compile to plan {opened.plan_digest[:12]}…, {plan_digest[:12]}… was asked for"
+        )
+    check_instance(plan, step, round_, shard)
+    _prepare(bundle)
+    click.echo(json.dumps(run_step(opened, step, round_, shard), indent=None if as_json else 2))
+
+
+@main.command()
+@click.argument("job")
+@click.option("--format", "form", type=click.Choice(["tree", "json", "mermaid", "dot"]), default="tree")
+@click.option("--seed", type=click.IntRange(0), help="Seed, instead of the job's.")
+@click.option("--rounds", type=click.IntRange(1), help="Number of rounds, instead of the job's.")
+def plan(job: str, form: str, seed: int | None, rounds: int | None) -> None:
+    """Print the DAG of JOB, its digest and what it will cost."""
+    from fedloom.flows import show
+
+    shown: dict[str, Callable[[Plan], str]] = {
+        "tree": show.as_tree,
+        "json": show.as_json,
+        "mermaid": show.as_mermaid,
+        "dot": show.as_dot,
+    }
+    bundle, compiled = _compiled(job, seed, rounds)
+    click.echo(shown[form](compiled))
+    if form == "tree":
+        for note in show.notes(bundle):
+            click.echo(f"note: {note}")
+
+
+@main.command()
+@click.argument("paths", nargs=-1, type=click.Path(path_type=Path))
+@click.option("--validate-all", "everything", is_flag=True, help="Every spec below the folders PATHS.")
+@click.option("--schema", help="Read the files as this kind of spec.")
+@click.option("--show", is_flag=True, help="Print the normal form of what is valid.")
+@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text")
+def validate(paths: tuple[Path, ...], everything: bool, schema: str | None, show: bool, form: str) -> None:
+    """Check specs: files, job folders, or names of packaged examples."""
+    from fedloom.validation import validate_command
+
+    sys.exit(validate_command(paths, everything, schema, show, form))
+
+
+@main.command()
+@click.argument("name")
+def schema(name: str) -> None:
+    """Print the JSON Schema of a kind of spec (job, selector, rollout, schedule, contract, fleet, registry …)."""
+    from fedloom.specs.schema import json_schema
+
+    click.echo(json.dumps(json_schema(name), indent=2, ensure_ascii=False))
+
+
+@main.command()
+@click.argument("name")
+@click.option("--template", type=click.Choice(["train", "eval", "aggregate"]), default="train", show_default=True)
+@click.option("--into", type=click.Path(path_type=Path), default=Path(), help="Folder to write it in.")
+def init(name: str, template: str, into: Path) -> None:
+    """Write a new job folder NAME from a template."""
+    from fedloom.specs.scaffold import init_job
+
+    for path in init_job(name, template, into):
+        click.echo(path)
+
+
+@main.group()
+def registry() -> None:
+    """Look into a registry of jobs."""
+
+
+_index = click.option(
+    "--index", type=click.Path(path_type=Path), help="The registry's index.yaml; the packaged one by default."
+)
+
+
+@registry.command("list")
+@_index
+@click.option("--state", type=click.Choice(["active", "draft", "completed", "failed"]), help="Only these.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def registry_list(index: Path | None, state: str | None, as_json: bool) -> None:
+    """List the jobs."""
+    from fedloom.registry_view import list_jobs
+
+    click.echo(list_jobs(index, state, as_json))
+
+
+@registry.command("show")
+@click.argument("job_id")
+@_index
+@click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
+    """Show one job."""
+    from fedloom.registry_view import show_job
+
+    click.echo(show_job(job_id, index, as_json))
+
+
+@main.group()
+def data() -> None:
+    """Prepare data sets."""
+
+
+@data.command()
+@click.argument("name")
+@click.option("--cache", type=click.Path(path_type=Path), help="Folder to keep it in, instead of the user's cache.")
+def prepare(name: str, cache: Path | None) -> None:
+    """Fetch and convert the data set NAME once."""
+    from fedloom.tasks.datasets import DatasetError
+    from fedloom.tasks.datasets import prepare as prepare_dataset
+
+    try:
+        click.echo(prepare_dataset(name, cache, _say))
+    except DatasetError as error:
+        _fail(f"error: {error}", FAILED)
+
+
+def _compiled(job: str, seed: int | None, rounds: int | None) -> tuple[JobBundle, Plan]:
+    from fedloom.flows.compile import compile_plan
+    from fedloom.specs.bundle import load_job, resolve_job
+
+    bundle = load_job(resolve_job(job))
+    return bundle, compile_plan(bundle, seed, rounds)
+
+
+def _prepare(bundle: JobBundle) -> None:
+    from fedloom.flows.data import prepare_data
+
+    prepare_data(bundle, _say)
+
+
+def _say(line: str) -> None:
+    click.echo(line, err=True)
+
+
+def _store_url(store: str) -> str:
+    return store if "://" in store else str(Path(store).expanduser().absolute())
+
+
+def _finish(result: RunResult, bundle: JobBundle, as_json: bool) -> None:
+    from fedloom.flows.result import as_text
+    from fedloom.specs.canonical import plain
+
+    click.echo(json.dumps(plain(result), indent=2) if as_json else as_text(result, bundle))
+    sys.exit(0 if result.gate["decision"] == "pass" else WITHHELD)

@@ -1,0 +1,282 @@
+"""The compiler: specs in, Plan out. Pure: no network, no torch, no clock."""
+
+from __future__ import annotations
+
+from typing import cast
+
+from fedloom.flows.estimate import shard_memory
+from fedloom.flows.plan import Loop, OutputRef, Plan, Resources, Step
+from fedloom.flows.support import LOSSES, not_built
+from fedloom.specs.bundle import JobBundle
+from fedloom.specs.contract import DataContract
+from fedloom.specs.criteria import Criterion, eligibility_tests
+from fedloom.specs.job import Job
+from fedloom.specs.job_release import Bounds
+from fedloom.specs.problems import Problem, SpecError
+from fedloom.specs.selector import EligibilityCriteria, Selector
+from fedloom.tasks.architectures import DEFAULTS
+from fedloom.tasks.metrics import HIGHER_IS_BETTER, canonical_metric
+from fedloom.tasks.recipe import (
+    AggregationRecipe,
+    Bound,
+    EvaluationRecipe,
+    ModelRecipe,
+    Recipe,
+    SelectionRecipe,
+    Setting,
+    TrainingRecipe,
+)
+from fedloom.tasks.window_spec import WindowSpec
+
+PLAN_FORMAT = 1
+_THREADS = 1
+_ROUND_TIMEOUT_MINUTES = 60
+"""How long a client may train when the job does not say."""
+_DERIVED = frozenset({"input_dim", "sequence_length", "num_classes"})
+"""Settings that the specs' checks have found equal to what follows from inputs and labels."""
+_DEFAULT_METRICS = {
+    "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
+    "multi_class": ("accuracy", "f1_score"),
+    "regression": ("mean_absolute_error", "r2"),
+    "reconstruction_error": ("reconstruction_error", "auc"),
+}
+
+
+def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None = None) -> Plan:
+    """Compile the specs of a job.
+
+    Args:
+        bundle: The loaded specs.
+        seed: Replaces the job's seed.
+        rounds: Replaces the job's number of rounds.
+
+    Raises:
+        SpecError: when the specs ask for what this version cannot do, or lack what a run needs.
+    """
+    problems = [*not_built(bundle), *_incomplete(bundle)]
+    if problems:
+        raise SpecError(problems)
+    recipe = _recipe(bundle, seed, rounds)
+    one = Resources(cpus=recipe.threads, memory_bytes=None)
+    shard = Resources(cpus=recipe.threads, memory_bytes=shard_memory(recipe))
+    limit = recipe.training.client_timeout_s * recipe.selection.shard_size
+    return Plan(
+        format=PLAN_FORMAT,
+        job_id=recipe.job_id,
+        setup=(Step("initialise", (), one, retries=1),),
+        loop=Loop(
+            rounds=recipe.rounds,
+            steps=(
+                Step("select", (), one, retries=1),
+                Step("distribute", ("select",), one, retries=1),
+                Step(
+                    "train",
+                    ("distribute",),
+                    shard,
+                    retries=1,
+                    timeout_s=limit,
+                    fan_out=OutputRef("select", "shards"),
+                    may_be_lost=True,
+                ),
+                Step("aggregate", ("train",), one, retries=1),
+                Step("evaluate", ("aggregate",), one, retries=1),
+                Step("gate", ("evaluate",), one, retries=1),
+            ),
+            until=OutputRef("gate", "stop"),
+        ),
+        recipe=recipe,
+    )
+
+
+def _incomplete(bundle: JobBundle) -> list[Problem]:
+    """What a run needs and a valid spec may leave out."""
+    found = []
+    if bundle.fleet is None:
+        found.append(bundle.problem("job", (), "error", "the job has no fleet to run on", "add a fleet.yaml"))
+    inputs = bundle.job.model.input_schema
+    at = ("model_config", "input_schema")
+    if not _signals(bundle.job, bundle.contract):
+        hint = "name them under signals, or a signal group of the contract"
+        found.append(bundle.problem("job", at, "error", "the job names no signals to read", hint))
+    if inputs.window_size is None:
+        hint = "add window_size, the number of samples in a window"
+        found.append(bundle.problem("job", at, "error", "the job does not say how long a window is", hint))
+    return [*found, *_foreign_settings(bundle)]
+
+
+def _foreign_settings(bundle: JobBundle) -> list[Problem]:
+    model = bundle.job.model
+    if model.architecture not in DEFAULTS:
+        return []
+    known = DEFAULTS[model.architecture]
+    given = model.model_hyperparameters.model_dump(exclude_none=True)
+    return [
+        bundle.problem(
+            "job",
+            ("model_config", "model_hyperparameters", name),
+            "error",
+            f"{name} is no setting of {model.architecture}",
+            f"it has {', '.join(known)}",
+        )
+        for name in given
+        if name not in known and name not in _DERIVED
+    ]
+
+
+def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
+    job, fleet = bundle.job, bundle.fleet
+    assert fleet is not None, "a job without a fleet is refused before"
+    inputs = _inputs(job, bundle.contract)
+    return Recipe(
+        job_id=job.job_id,
+        model_version=job.model.version,
+        seed=job.training.seed if seed is None else seed,
+        rounds=job.training.global_training.num_rounds if rounds is None else rounds,
+        fleet_digest=fleet.digest,
+        threads=_THREADS,
+        model=_model(job, inputs),
+        inputs=inputs,
+        selection=_selection(job, bundle.selector),
+        training=_training(job),
+        aggregation=AggregationRecipe(
+            weights=job.orchestration.aggregation.weights,
+            quorum=job.orchestration.aggregation.min_quorum or job.orchestration.min_clients,
+        ),
+        evaluation=_evaluation(job),
+    )
+
+
+def _signals(job: Job, contract: DataContract | None) -> tuple[str, ...]:
+    inputs = job.model.input_schema
+    if inputs.signals:
+        return inputs.signals
+    groups = contract.schema_.signal_groups if contract is not None else {}
+    return groups.get(inputs.signal_group or "", ())
+
+
+def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
+    """The windows a model reads, standardised by the contract's nominal values where it gives them for all."""
+    inputs, output = job.model.input_schema, job.model.output_schema
+    signals = _signals(job, contract)
+    size = inputs.window_size or 0
+    known = {signal.name: signal for signal in contract.schema_.signals} if contract is not None else {}
+    nominal = [known[name] for name in signals if name in known and known[name].mean is not None]
+    complete = len(nominal) == len(signals)
+    return WindowSpec(
+        signals=signals,
+        window_size=size,
+        stride=inputs.stride or size,
+        label_column=output.label_column,
+        mean=tuple(cast(float, signal.mean) for signal in nominal) if complete else (),
+        std=tuple(cast(float, signal.std) for signal in nominal) if complete else (),
+    )
+
+
+def _model(job: Job, inputs: WindowSpec) -> ModelRecipe:
+    model = job.model
+    given: dict[str, Setting] = model.model_hyperparameters.model_dump(exclude_none=True)
+    if model.architecture != "Custom":
+        known = DEFAULTS[model.architecture]
+        given = {**known, **{name: value for name, value in given.items() if name in known}}
+    labels = len(model.output_schema.labels or ())
+    classes = {"binary_classification": 2, "multi_class": labels or model.model_hyperparameters.num_classes or 2}
+    return ModelRecipe(
+        architecture=model.architecture,
+        custom_class=model.custom_class,
+        hyperparameters=tuple(sorted(given.items())),
+        window_size=inputs.window_size,
+        channels=len(inputs.signals),
+        output=model.output_schema.type,
+        classes=classes.get(model.output_schema.type, 0),
+    )
+
+
+def _selection(job: Job, selector: Selector | None) -> SelectionRecipe:
+    orchestration = job.orchestration
+    chosen = orchestration.client_selection
+    how = selector.selection_algorithm if selector else None
+    algorithm = how.algorithm if how else chosen.algorithm
+    target = how.num_clients if how else chosen.target_clients or orchestration.max_clients
+    black, grey, watch = (selector.blacklist, selector.greylist, selector.monitoring) if selector else (None,) * 3
+    alert = watch.eligibility_threshold if watch and watch.alert_on_low_eligibility else None
+    return SelectionRecipe(
+        algorithm=algorithm,
+        target=min(target, orchestration.max_clients),
+        minimum=max((how.min_clients if how else None) or 1, orchestration.min_clients),
+        criteria=eligibility_tests(selector.eligibility_criteria) if selector else _own_criteria(job),
+        blocked=tuple(sorted(black.client_ids)) if black and black.enabled else (),
+        grey=tuple(sorted(grey.client_ids)) if grey and grey.enabled else (),
+        grey_factor=_factor(selector),
+        weight_column="data_samples" if algorithm == "importance_sampling" else None,
+        alert_below=alert or 0,
+        shard_size=orchestration.shard_size,
+    )
+
+
+def _own_criteria(job: Job) -> tuple[Criterion, ...]:
+    """The criteria inside the job, which count when there is no selector."""
+    asked = job.orchestration.client_selection.eligibility_criteria
+    given = asked.model_dump(exclude_none=True) if asked is not None else {}
+    tests = eligibility_tests(EligibilityCriteria.model_validate({"min_data_samples": 1, **given}))
+    return tuple(test for test in tests if test.path.split(".")[1] in given)
+
+
+def _factor(selector: Selector | None) -> float:
+    factor = selector.greylist.deprioritization_factor if selector and selector.greylist else None
+    return 1.0 if factor is None else factor
+
+
+def _training(job: Job) -> TrainingRecipe:
+    training = job.training
+    settings = training.hyperparameters
+    kwargs = settings.optimizer_kwargs.model_dump(exclude_none=True)
+    return TrainingRecipe(
+        algorithm=training.algorithm,
+        optimizer=settings.optimizer,
+        optimizer_settings=tuple(sorted(kwargs.items())),
+        learning_rate=settings.learning_rate,
+        proximal=(settings.mu or 0.0) if training.algorithm == "FedProx" else 0.0,
+        loss=settings.loss_function or LOSSES[job.model.output_schema.type][0],
+        class_weights=settings.class_weights or (),
+        local_epochs=training.local_epochs,
+        batch_size=training.batch_size,
+        shuffle=training.shuffle,
+        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _ROUND_TIMEOUT_MINUTES),
+    )
+
+
+def _evaluation(job: Job) -> EvaluationRecipe:
+    asked, output = job.validation, job.model.output_schema
+    holdout = asked.holdout_dataset
+    stopping = job.training.global_training.early_stopping
+    watched = stopping if stopping is not None and stopping.enabled else None
+    bounds = [
+        _bound(f"target {metric.name}", metric.name, metric.target)
+        for metric in asked.metrics
+        if metric.target is not None
+    ]
+    bounds += [_bound(f"threshold {name}", name, value) for name, value in sorted(asked.thresholds.items())]
+    names = [canonical_metric(metric.name) for metric in asked.metrics] or _DEFAULT_METRICS[output.type]
+    stop_metric = canonical_metric(watched.metric or names[0]) if watched else None
+    extra = [bound.metric for bound in bounds] + ([stop_metric] if stop_metric else [])
+    return EvaluationRecipe(
+        holdout=holdout.source if holdout is not None else None,
+        holdout_size=holdout.size if holdout is not None else None,
+        stratified=holdout is not None and holdout.stratified,
+        metrics=tuple(dict.fromkeys([*names, *extra])),
+        bounds=tuple(bounds),
+        threshold=0.5 if output.threshold is None else output.threshold,
+        stop_metric=stop_metric,
+        stop_value=watched.threshold if watched else None,
+        patience=watched.patience if watched else None,
+    )
+
+
+def _bound(name: str, metric: str, value: float | Bounds) -> Bound:
+    """A limit; a bare number is a minimum or a maximum, whichever is the metric's good direction."""
+    metric = canonical_metric(metric)
+    if isinstance(value, Bounds):
+        return Bound(name, metric, value.min, value.max)
+    if HIGHER_IS_BETTER[metric]:
+        return Bound(name, metric, float(value), None)
+    return Bound(name, metric, None, float(value))

@@ -1,0 +1,83 @@
+"""The progress of a run on the terminal: one line a round, and a bar where there is a terminal."""
+
+from __future__ import annotations
+
+import time
+from types import TracebackType
+from typing import Any, Self, TextIO
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+
+from fedloom.flows.events import StepDone
+from fedloom.flows.plan import Plan
+
+
+class ProgressDisplay:
+    """A listener that prints; use it as a context manager.
+
+    Attributes:
+        plan: The plan that runs.
+    """
+
+    def __init__(self, plan: Plan, stream: TextIO) -> None:
+        self.plan = plan
+        self._console = Console(file=stream, highlight=False, soft_wrap=True)
+        self._bar = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[step]}"),
+            console=self._console,
+            transient=True,
+            disable=not self._console.is_terminal,
+        )
+        self._task = self._bar.add_task(plan.job_id, total=plan.loop.rounds, step="")
+        self._outputs: dict[str, dict[str, Any]] = {}
+        self._started = self._round_started = 0.0
+
+    def __enter__(self) -> Self:
+        self._bar.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._bar.stop()
+
+    def __call__(self, event: StepDone) -> None:
+        """Take note of a finished step."""
+        if not event.round or not self._started:  # imports and set-up must not spoil the estimate
+            self._started = self._round_started = time.monotonic()
+        shard = "" if event.shard is None else f" {event.shard + 1}/{event.of}"
+        self._bar.update(self._task, step=f"round {event.round} {event.step}{shard}")
+        if event.lost is not None:
+            self._console.print(f"round {event.round}: {event.step}{shard} was lost ({event.lost})", markup=False)
+        if event.outputs is not None:
+            self._outputs[event.step] = event.outputs
+        if event.step == self.plan.loop.until.step:
+            self._round_done(event.round)
+
+    def _round_done(self, round: int) -> None:
+        now = time.monotonic()
+        took, measured = self._outputs["aggregate"], self._outputs["evaluate"]["metrics"]
+        loss = "–" if took["train_loss"] is None else f"{took['train_loss']:.4f}"
+        shown = [name for name in self.plan.recipe.evaluation.metrics if name in measured][:2]
+        parts = [
+            f"round {round:>{len(str(self.plan.loop.rounds))}}/{self.plan.loop.rounds}",
+            f"clients {took['participants']}/{took['cohort']}",
+            f"loss {loss}",
+            *(f"{name} {measured[name]:.4f}" for name in shown),
+            f"{now - self._round_started:.1f} s",
+        ]
+        if self._outputs["gate"]["stop"]:
+            parts.append(self._outputs["gate"]["stop_reason"])
+        else:
+            parts.append(f"ETA {_clock((now - self._started) / round * (self.plan.loop.rounds - round))}")
+        self._console.print("  ".join(parts), markup=False)
+        self._bar.update(self._task, completed=round)
+        self._round_started = now
+
+
+def _clock(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02d}"

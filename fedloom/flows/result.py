@@ -1,0 +1,94 @@
+"""What a run ended with, read from its store."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom.flows.data import dataset_names
+from fedloom.flows.plan import Plan
+from fedloom.specs.bundle import JobBundle
+from fedloom.tasks import datasets
+from fedloom.tasks.errors import RunError
+from fedloom.tasks.rounds import read_rounds
+from fedloom.tasks.step import Place, Run
+
+
+@dataclass(frozen=True)
+class RunResult:
+    """The end of a run.
+
+    Attributes:
+        run_id: The run.
+        plan_digest: The recipe it followed.
+        model_digest: SHA-256 of its last model.
+        rounds: Rounds done.
+        metrics: Held-out metrics of that model.
+        gate: decision, reason to stop, whether it was promoted, and the checks.
+        participation: Clients asked and clients that gave an update, over all rounds.
+        store: URL of the run store.
+    """
+
+    run_id: str
+    plan_digest: str
+    model_digest: str
+    rounds: int
+    metrics: dict[str, float]
+    gate: dict[str, Any]
+    participation: dict[str, int]
+    store: str
+
+
+def read_result(plan: Plan, run: Run) -> RunResult:
+    """The result of a run that has ended.
+
+    Raises:
+        RunError: when it has not.
+    """
+    key = run.key("round.jsonl")
+    lines = read_rounds(run.store.read(key)) if run.store.exists(key) else []
+    gate = Place(run, lines[-1]["round"]).find("gate") if lines else None
+    if gate is None or not gate["outputs"][plan.loop.until.output]:
+        raise RunError(f"run {run.run_id} has not ended yet; run it again to continue it")
+    last = lines[-1]
+    outputs = gate["outputs"]
+    return RunResult(
+        run_id=run.run_id,
+        plan_digest=run.plan_digest,
+        model_digest=last["model_digest"],
+        rounds=last["round"],
+        metrics=last["metrics"],
+        gate={
+            "decision": outputs["decision"],
+            "promoted": outputs["promoted"],
+            "stop_reason": outputs["stop_reason"],
+            "checks": outputs["checks"],
+            "evidence": gate["files"]["evidence"]["key"],
+        },
+        participation={
+            "asked": sum(line["cohort"] for line in lines),
+            "updates": sum(line["participants"] for line in lines),
+        },
+        store=run.store.url,
+    )
+
+
+def as_text(result: RunResult, bundle: JobBundle) -> str:
+    """The result for a person: metrics, every check of the gate, and what the data is."""
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()) or "none: no held-out data"
+    gate = result.gate
+    fate = "promoted to champion" if gate["promoted"] else "the model is not released"
+    lines = [
+        "",
+        f"run      {result.run_id}",
+        f"rounds   {result.rounds} ({gate['stop_reason']})",
+        f"clients  {result.participation['updates']} updates of {result.participation['asked']} asked for",
+        f"metrics  {metrics}",
+        f"gate     {gate['decision']}: {fate}",
+        *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
+        f"model    {result.model_digest}",
+        f"plan     {result.plan_digest}",
+        f"store    {result.store}",
+    ]
+    lines += [f"data     {datasets.statement(name)}" for name in dataset_names(bundle)]
+    return "\n".join(lines)

@@ -1,0 +1,41 @@
+"""Opening a run: a plan, the roster and the store, brought together."""
+
+from __future__ import annotations
+
+import re
+import sys
+
+from fedloom.flows.plan import Plan, plan_digest
+from fedloom.specs.bundle import JobBundle
+from fedloom.specs.canonical import plain
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.step import Run
+from fedloom.tasks.store import RunStore
+
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+
+
+def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
+    """The run of a plan; the plan is written into its folder of the store.
+
+    Args:
+        plan: The compiled plan of the bundle.
+        bundle: The specs.
+        store: URL of the run store.
+        name: Sets runs of one plan apart; "" for the plain run.
+
+    Raises:
+        ConfigurationError: when the name cannot be part of a key.
+        StoreError: when the store cannot be written.
+    """
+    if name and not _NAME.match(name):
+        raise ConfigurationError(f"run name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-'")
+    if bundle.fleet is None:
+        raise ConfigurationError("the job has no fleet to run on")
+    if plan.recipe.model.architecture == "Custom" and str(bundle.folder) not in sys.path:
+        # A custom class may stand in the job's own folder; installed packages come first.
+        sys.path.append(str(bundle.folder))
+    run = Run(plan.recipe, plan_digest(plan), bundle.fleet, bundle.folder, RunStore(store), name)
+    if not run.store.exists(run.key("plan.json")):
+        run.store.write_json(run.key("plan.json"), plain(plan))
+    return run

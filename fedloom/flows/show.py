@@ -1,0 +1,120 @@
+"""A Plan for the eyes: a tree, Mermaid, Graphviz."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import asdict
+
+from fedloom.flows.estimate import estimate
+from fedloom.flows.plan import Plan, Step, plan_digest
+from fedloom.specs.bundle import JobBundle
+from fedloom.specs.canonical import plain
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def as_tree(plan: Plan) -> str:
+    """The DAG as an indented tree, with the digest and the estimates."""
+    recipe, cost = plan.recipe, estimate(plan.recipe)
+    lines = [f"{plan.job_id}  (model {recipe.model_version}, seed {recipe.seed})"]
+    lines += [f"├─ {step.name}{_remarks(step, cost.shards)}" for step in plan.setup]
+    until = plan.loop.until
+    lines.append(f"└─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
+    for i, step in enumerate(plan.loop.steps):
+        last = i == len(plan.loop.steps) - 1
+        lines.append(f"   {'└─' if last else '├─'} {step.name}{_remarks(step, cost.shards)}")
+    lines += [
+        "",
+        f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
+        f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        f"parameters           {_count(cost.parameters)}",
+        f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
+        f"all rounds           {_bytes(cost.bytes_total)}",
+        f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors, {cost.shards} shards a round",
+        f"plan digest          {plan_digest(plan)}",
+    ]
+    return "\n".join(lines)
+
+
+def as_json(plan: Plan) -> str:
+    """The plan, its digest and the estimates as JSON."""
+    shown = {"digest": plan_digest(plan), "plan": plain(plan), "estimate": asdict(estimate(plan.recipe))}
+    return json.dumps(shown, indent=2, ensure_ascii=False)
+
+
+def notes(bundle: JobBundle) -> list[str]:
+    """What the job folder holds that a run of the plan does not carry out."""
+    job, found = bundle.job, []
+    if bundle.schedule is not None or job.orchestration.schedule.type != "on_demand":
+        found.append("the schedule is checked, and not carried out: a run starts when it is called")
+    if bundle.rollout is not None or job.deployment is not None:
+        found.append("the rollout is checked, and not carried out: a run ends with the gate")
+    if job.orchestration.resources is not None:
+        found.append("resources are for clusters: a run on this machine takes what it needs")
+    if job.monitoring is not None or job.compliance is not None:
+        found.append("monitoring and compliance sections are kept for people and not acted upon")
+    return found
+
+
+def as_mermaid(plan: Plan) -> str:
+    """A Mermaid flowchart; the rounds are a subgraph with an arrow back."""
+    lines = ["flowchart TD", *(f"  {step.name}[{step.name}]" for step in plan.setup)]
+    lines.append(f'  subgraph rounds["round 1 … {plan.loop.rounds}"]')
+    for step in plan.loop.steps:
+        left, right = ("[[", "]]") if step.fan_out else ("[", "]")
+        lines.append(f"    {step.name}{left}{_label(step)}{right}")
+    lines += [f"    {a} --> {b}" for a, b in _edges(plan.loop.steps)]
+    until = plan.loop.until
+    lines += [
+        f"    {plan.loop.steps[-1].name} -. not {until.output} .-> {plan.loop.steps[0].name}",
+        "  end",
+        *(f"  {a} --> {b}" for a, b in _edges(plan.setup)),
+        *(f"  {step.name} --> {plan.loop.steps[0].name}" for step in plan.setup[-1:]),
+    ]
+    return "\n".join(lines)
+
+
+def as_dot(plan: Plan) -> str:
+    """A Graphviz digraph."""
+    lines = ["digraph plan {", "  rankdir=TB; node [shape=box];", *(f'  "{step.name}";' for step in plan.setup)]
+    lines.append(f'  subgraph cluster_rounds {{ label="round 1 … {plan.loop.rounds}";')
+    for step in plan.loop.steps:
+        shape = ", peripheries=2" if step.fan_out else ""
+        lines.append(f'    "{step.name}" [label="{_label(step)}"{shape}];')
+    lines += [f'    "{a}" -> "{b}";' for a, b in _edges(plan.loop.steps)]
+    first, last = plan.loop.steps[0].name, plan.loop.steps[-1].name
+    lines += [f'    "{last}" -> "{first}" [style=dashed, label="not {plan.loop.until.output}"];', "  }"]
+    lines += [f'  "{a}" -> "{b}";' for a, b in _edges(plan.setup)]
+    lines += [f'  "{step.name}" -> "{first}";' for step in plan.setup[-1:]]
+    return "\n".join([*lines, "}"])
+
+
+def _edges(steps: tuple[Step, ...]) -> Iterator[tuple[str, str]]:
+    return ((need, step.name) for step in steps for need in step.needs)
+
+
+def _label(step: Step) -> str:
+    return f"{step.name} × {step.fan_out.output}" if step.fan_out else step.name
+
+
+def _remarks(step: Step, shards: int) -> str:
+    remarks = [f"needs {', '.join(step.needs)}"] if step.needs else []
+    if step.fan_out:
+        remarks.append(f"one per shard, up to {shards}")
+    if step.may_be_lost:
+        remarks.append("a lost shard is judged by the quorum")
+    return f"  ({'; '.join(remarks)})" if remarks else ""
+
+
+def _count(number: int | None) -> str:
+    return "depends on the custom class" if number is None else f"{number:,}"
+
+
+def _bytes(number: int | None) -> str:
+    if number is None:
+        return "depends on the custom class"
+    size, unit = float(number), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"

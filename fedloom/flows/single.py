@@ -1,0 +1,29 @@
+"""One instance of a step on its own: is it one that the plan has?"""
+
+from __future__ import annotations
+
+from difflib import get_close_matches
+
+from fedloom.flows.plan import Plan
+from fedloom.tasks.errors import ConfigurationError
+
+
+def check_instance(plan: Plan, name: str, round: int, shard: int | None) -> None:
+    """Refuse a step, round or shard that the plan does not have.
+
+    Raises:
+        ConfigurationError: with what the plan has instead.
+    """
+    steps = {step.name: step for step in (*plan.setup, *plan.loop.steps)}
+    if name not in steps:
+        close = get_close_matches(name, steps, n=1)
+        hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(steps)}"
+        raise ConfigurationError(f"the plan has no step {name!r}; {hint}")
+    in_loop = steps[name] in plan.loop.steps
+    if in_loop and not 1 <= round <= plan.loop.rounds:
+        raise ConfigurationError(f"step {name!r} runs in rounds 1 to {plan.loop.rounds}; say which with --round")
+    if not in_loop and round:
+        raise ConfigurationError(f"step {name!r} runs before the rounds; leave out --round")
+    if (steps[name].fan_out is None) != (shard is None):
+        need = "needs" if shard is None else "takes no"
+        raise ConfigurationError(f"step {name!r} {need} --shard")

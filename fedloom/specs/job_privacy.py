@@ -1,0 +1,53 @@
+"""What a job promises about privacy."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedloom.specs.base import Section
+from fedloom.specs.fields import Count, Flag, Natural, Number, Positive
+
+
+class DifferentialPrivacy(Section):
+    """Noise and clipping, and the budget they must keep."""
+
+    enabled: Flag = Field(description="Whether differential privacy is on.")
+    mechanism: Literal["DP-SGD", "DP-FedAvg"] | None = Field(
+        None, description="DP-SGD: noise in local training; DP-FedAvg: noise on the aggregate."
+    )
+    epsilon: Annotated[Number, Field(ge=0.01, le=10)] | None = Field(
+        None, description="Privacy budget epsilon, 0.01 to 10."
+    )
+    delta: Annotated[Number, Field(ge=0, le=0.01)] | None = Field(
+        None, description="Privacy budget delta, 0 to 0.01; well below 1 / clients."
+    )
+    noise_multiplier: Annotated[Number, Field(ge=0.1)] | None = Field(
+        None, description="Standard deviation of the noise over the clipping norm, at least 0.1."
+    )
+    max_grad_norm: Annotated[Number, Field(ge=0.1)] | None = Field(
+        None, description="Norm to which gradients or updates are clipped, at least 0.1."
+    )
+    sensitivity: Positive | None = Field(None, description="Bound on the L2 norm of one client's contribution.")
+
+
+class SecureAggregation(Section):
+    """Aggregation that shows the server only the sum."""
+
+    enabled: Flag = Field(description="Whether secure aggregation is on.")
+    protocol: Literal["threshold_paillier", "MPC", "pairwise"] | None = Field(
+        None, description="Protocol; pairwise is SecAgg+ with pairwise masks."
+    )
+    threshold: Annotated[Count, Field(ge=2)] | None = Field(
+        None, description="Fewest clients whose shares can open the sum, at least 2."
+    )
+    dropout_tolerance: Natural | None = Field(None, description="Clients that may be lost in the middle.")
+
+
+class PrivacySpec(Section):
+    """Differential privacy, secure aggregation, pseudonyms."""
+
+    differential_privacy: DifferentialPrivacy = Field(description="Differential privacy.")
+    secure_aggregation: SecureAggregation = Field(description="Secure aggregation.")
+    pseudonymisation: dict[str, Flag | str] | None = Field(
+        None, description="By field, the method that replaces it (e.g. sha256_hash); no_pii: true or false."
+    )

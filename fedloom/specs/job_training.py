@@ -1,0 +1,76 @@
+"""How a job trains, locally and over rounds."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from fedloom.specs.base import Section
+from fedloom.specs.fields import Count, Flag, Name, Natural, NotNegative, Number, Positive, Rate
+
+Algorithm = Literal["FedAvg", "FedProx", "FedOpt", "FedYogi", "FedAdam", "SCAFFOLD"]
+Optimizer = Literal["Adam", "SGD", "AdaGrad", "RMSprop"]
+Beta = Annotated[Number, Field(ge=0, lt=1)]
+
+
+class OptimizerKwargs(Section):
+    """Further settings of the optimizer, by PyTorch's names."""
+
+    beta1: Beta | None = Field(None, description="Adam: decay of the first moment.")
+    beta2: Beta | None = Field(None, description="Adam: decay of the second moment.")
+    eps: Positive | None = Field(None, description="Adam, AdaGrad, RMSprop: added to the denominator.")
+    weight_decay: NotNegative | None = Field(None, description="L2 penalty.")
+    amsgrad: Flag | None = Field(None, description="Adam: use the AMSGrad variant.")
+    momentum: Rate | None = Field(None, description="SGD, RMSprop: momentum.")
+    dampening: Rate | None = Field(None, description="SGD: dampening of the momentum.")
+    nesterov: Flag | None = Field(None, description="SGD: Nesterov momentum.")
+    alpha: Rate | None = Field(None, description="RMSprop: smoothing.")
+    centered: Flag | None = Field(None, description="RMSprop: normalise by the variance.")
+    lr_decay: NotNegative | None = Field(None, description="AdaGrad: decay of the learning rate.")
+    initial_accumulator_value: NotNegative | None = Field(None, description="AdaGrad: first accumulator.")
+
+
+class Hyperparameters(Section):
+    """Settings of the optimisation."""
+
+    learning_rate: Annotated[Number, Field(ge=0.00001, le=1.0)] = Field(description="Learning rate, 0.00001 to 1.")
+    optimizer: Optimizer = Field(description="Local optimizer.")
+    optimizer_kwargs: OptimizerKwargs = Field(
+        default_factory=OptimizerKwargs, description="Further settings of the optimizer."
+    )
+    loss_function: Name | None = Field(
+        None, description="Loss by its PyTorch name; follows from the output type if not given."
+    )
+    mu: NotNegative | None = Field(None, description="FedProx: weight of the proximal term.")
+    class_weights: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
+        None, description="Weight of each class in the loss, in the order of labels."
+    )
+
+
+class EarlyStopping(Section):
+    """When training ends before the last round."""
+
+    enabled: Flag = Field(True, description="Whether training may end early.")
+    patience: Count | None = Field(None, description="Rounds without improvement after which it ends.")
+    metric: Name | None = Field(None, description="The metric watched.")
+    threshold: Number | None = Field(None, description="Value of the metric at which training is good enough.")
+
+
+class GlobalTraining(Section):
+    """Training over rounds."""
+
+    num_rounds: Count = Field(10, description="Number of federated rounds.")
+    early_stopping: EarlyStopping | None = Field(None, description="When training ends early.")
+
+
+class TrainingSpec(Section):
+    """Algorithm, optimisation and rounds."""
+
+    algorithm: Algorithm = Field(description="Federated learning algorithm.")
+    hyperparameters: Hyperparameters = Field(description="Settings of the optimisation.")
+    local_epochs: Annotated[Count, Field(le=100)] = Field(description="Local epochs per round, 1 to 100.")
+    batch_size: Annotated[Count, Field(le=1024)] = Field(description="Samples per local batch, 1 to 1024.")
+    shuffle: Flag = Field(True, description="Whether a client shuffles its samples in each epoch.")
+    seed: Natural = Field(0, description="Seed from which all randomness of the job is derived.")
+    global_training: GlobalTraining = Field(
+        default_factory=GlobalTraining, description="Training over rounds."
+    )

@@ -1,0 +1,157 @@
+"""What a client does in a round: receive the model, fit it to its own data.
+
+These functions need the order, the client's own data and nothing else, so that a client far away can call them as
+well as a step that simulates a whole shard.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from fedloom.specs.canonical import sha256
+from fedloom.tasks.client_data import Windows
+from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.model_store import bytes_to_tensors
+from fedloom.tasks.models import State, float_state, load_state, loss_function, optimizer
+from fedloom.tasks.recipe import ModelRecipe, Recipe, TrainingRecipe
+from fedloom.tasks.seeds import torch_seed
+from fedloom.tasks.window_spec import WindowSpec
+
+
+class DropoutError(Exception):
+    """This client gives no update in this round; the message is the reason."""
+
+
+@dataclass(frozen=True)
+class Order:
+    """What the server asks of the clients of a round.
+
+    Attributes:
+        plan_digest: The plan that the order belongs to.
+        round: From 1.
+        seed: The job's seed.
+        threads: Threads that training may use.
+        model_digest: SHA-256 of the model's bytes.
+        model_bytes: Size of the model.
+    """
+
+    plan_digest: str
+    round: int
+    seed: int
+    threads: int
+    model_digest: str
+    model_bytes: int
+    model: ModelRecipe
+    inputs: WindowSpec
+    training: TrainingRecipe
+
+
+@dataclass(frozen=True)
+class ClientUpdate:
+    """What a client gives back.
+
+    Attributes:
+        delta: New minus received parameters, float32.
+        samples: Windows that it trained on.
+        loss: Mean loss per window over the last local epoch.
+    """
+
+    delta: State
+    samples: int
+    loss: float
+
+
+def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, model_bytes: int) -> Order:
+    """The order of one round."""
+    return Order(
+        plan_digest=plan_digest,
+        round=round,
+        seed=recipe.seed,
+        threads=recipe.threads,
+        model_digest=model_digest,
+        model_bytes=model_bytes,
+        model=recipe.model,
+        inputs=recipe.inputs,
+        training=recipe.training,
+    )
+
+
+def receive(order: Order, data: bytes) -> State:
+    """Check that the received bytes are the model of the order, and read it.
+
+    Raises:
+        DropoutError: when they are not.
+    """
+    if sha256(data) != order.model_digest:
+        raise DropoutError(f"received a model with SHA-256 {sha256(data)[:12]}…, expected {order.model_digest[:12]}…")
+    return bytes_to_tensors(data, "the received model")
+
+
+def fit(order: Order, client: str, start: State, windows: Windows, model: nn.Module) -> ClientUpdate:
+    """Train on the client's windows, from the received parameters.
+
+    FedAvg runs plain local epochs (McMahan et al. 2017, "Communication-efficient learning of deep networks from
+    decentralized data"); FedProx adds the gradient of mu/2 · ‖w − w_received‖² (Li et al. 2020, "Federated
+    optimization in heterogeneous networks").
+
+    Args:
+        order: What to do.
+        client: The client's id; its randomness follows from it.
+        start: The received parameters.
+        windows: The client's data.
+        model: A network of the order's architecture; its parameters are overwritten.
+
+    Raises:
+        DropoutError: when it takes too long, or its update is not finite.
+    """
+    deadline = time.monotonic() + order.training.client_timeout_s
+    with repeatable(order.threads, torch_seed(order.seed, "train", order.round, client)):
+        load_state(model, start)
+        model.train()
+        loss = _epochs(order, windows, model, start, deadline)
+        after = float_state(model)
+    delta = {name: after[name] - start[name] for name in start}
+    if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
+        raise DropoutError("training diverged: the update is not finite")
+    return ClientUpdate(delta, len(windows.x), loss)
+
+
+def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, deadline: float) -> float:
+    training = order.training
+    x = torch.from_numpy(windows.x)
+    y = _targets(order, windows, x)
+    optimise = optimizer(training, model)
+    measure = loss_function(training, order.model.output)
+    anchors = [(p, start[name]) for name, p in model.named_parameters()] if training.proximal else []
+    total = 0.0
+    for _ in range(training.local_epochs):
+        total = 0.0
+        rows = torch.randperm(len(x)) if training.shuffle else torch.arange(len(x))
+        for batch in torch.split(rows, training.batch_size):
+            if time.monotonic() > deadline:
+                raise DropoutError(f"late: training took more than {training.client_timeout_s:g} s")
+            optimise.zero_grad(set_to_none=True)
+            loss = measure(model(x[batch]), y[batch])
+            loss.backward()  # type: ignore[no-untyped-call]
+            for parameter, anchor in anchors:
+                if parameter.grad is not None:
+                    parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal)
+            optimise.step()
+            total += loss.item() * len(batch)
+    return total / len(x)
+
+
+def _targets(order: Order, windows: Windows, x: torch.Tensor) -> torch.Tensor:
+    if order.model.output == "reconstruction_error":
+        return x.flatten(1)
+    if windows.y is None:
+        raise DropoutError("the client's data has no labels")
+    classes = order.model.classes
+    if classes and (windows.y.min() < 0 or windows.y.max() >= classes):
+        raise DropoutError(f"labels range from {windows.y.min()} to {windows.y.max()}, expected 0 to {classes - 1}")
+    return torch.from_numpy(windows.y)

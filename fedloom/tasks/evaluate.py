@@ -1,0 +1,118 @@
+"""Step "evaluate": measure the round's model on data that no client trained on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from fedloom.specs.canonical import sha256
+from fedloom.tasks.client_data import ClientDataError, Windows
+from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.errors import RunError
+from fedloom.tasks.metrics import Metrics, compute
+from fedloom.tasks.model_store import read_model
+from fedloom.tasks.models import State, build_model, load_state, loss_function
+from fedloom.tasks.recipe import Recipe
+from fedloom.tasks.seeds import seed_sequence, torch_seed
+from fedloom.tasks.step import Place, Run, StepResult
+from fedloom.tasks.window_cache import cached_windows
+
+_BATCH = 512
+
+
+def step(place: Place) -> StepResult:
+    """Compute the job's metrics on the holdout; without a holdout there are none, and the gate says so."""
+    run = place.run
+    digest = place.result("aggregate")["outputs"]["model_digest"]
+    if run.recipe.evaluation.holdout is None:
+        return StepResult({"model_digest": digest, "windows": 0, "metrics": {}, "undefined": {}, "holdout": None})
+    windows, state = read_holdout(run), read_model(run.store, digest)
+    metrics = measure(run.recipe, state, windows)
+    return StepResult(
+        {
+            "model_digest": digest,
+            "windows": len(windows.x),
+            "holdout": holdout_digest(windows),
+            "metrics": dict(metrics.values),
+            "undefined": dict(metrics.undefined),
+        }
+    )
+
+
+def read_holdout(run: Run) -> Windows:
+    """The held-out windows, drawn as the job says.
+
+    Raises:
+        RunError: when they cannot be read.
+    """
+    settings = run.recipe.evaluation
+    try:
+        windows = cached_windows(settings.holdout or "", run.folder, run.recipe.inputs)
+    except ClientDataError as error:
+        raise RunError(f"the holdout cannot be read: {error}") from error
+    if settings.holdout_size is None or settings.holdout_size >= len(windows.x):
+        return windows
+    rng = np.random.default_rng(seed_sequence(run.recipe.seed, "holdout"))
+    rows = _sample(windows.y if settings.stratified else None, len(windows.x), settings.holdout_size, rng)
+    return Windows(windows.x[rows], None if windows.y is None else windows.y[rows])
+
+
+def holdout_digest(windows: Windows) -> str:
+    """SHA-256 of the held-out windows and labels; models are compared on equal data only."""
+    labels = b"" if windows.y is None else windows.y.tobytes()
+    return sha256(repr(windows.x.shape).encode() + windows.x.tobytes() + labels)
+
+
+def measure(recipe: Recipe, state: State, windows: Windows) -> Metrics:
+    """The job's metrics for one model."""
+    with repeatable(recipe.threads, torch_seed(recipe.seed, "evaluate")):
+        model = build_model(recipe.model)
+        load_state(model, state)
+        scores, loss = _scores(recipe, model.eval(), windows)
+    if not np.isfinite(scores).all() or not np.isfinite(loss):
+        reason = "the model's scores are not finite"
+        return Metrics({}, dict.fromkeys(recipe.evaluation.metrics, reason))
+    evaluation = recipe.evaluation
+    return compute(evaluation.metrics, recipe.model.output, windows.y, scores, evaluation.threshold, loss)
+
+
+@torch.no_grad()
+def _scores(recipe: Recipe, model: torch.nn.Module, windows: Windows) -> tuple[NDArray[np.float64], float]:
+    """Scores as `fedloom.tasks.metrics.compute` takes them, and the mean loss per window."""
+    loss_of = loss_function(recipe.training, recipe.model.output)
+    x = torch.from_numpy(windows.x)
+    parts: list[Any] = []
+    loss = 0.0
+    for start in range(0, len(x), _BATCH):
+        batch = x[start : start + _BATCH]
+        out = model(batch)
+        target: torch.Tensor | None = None
+        if recipe.model.output == "reconstruction_error":
+            target = batch.flatten(1)
+            parts.append((out - target).square().mean(dim=1))
+        else:
+            target = None if windows.y is None else torch.from_numpy(windows.y[start : start + _BATCH])
+            parts.append(_probability(recipe.model.output, out))
+        if target is not None:
+            loss += float(loss_of(out, target)) * len(batch)
+    return torch.cat(parts).numpy().astype(np.float64), loss / len(x)
+
+
+def _probability(output: str, out: torch.Tensor) -> torch.Tensor:
+    if output == "binary_classification":
+        return out.squeeze(1).sigmoid()
+    return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1)
+
+
+def _sample(y: NDArray[np.int64] | None, count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of a sample, sorted; with labels, each label keeps its share (rounded, at least one)."""
+    if y is None:
+        return np.sort(rng.choice(count, size, replace=False))
+    rows = []
+    for label in np.unique(y):
+        own = np.flatnonzero(y == label)
+        rows.append(rng.choice(own, min(len(own), max(1, round(size * len(own) / count))), replace=False))
+    return np.sort(np.concatenate(rows))

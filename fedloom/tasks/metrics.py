@@ -1,0 +1,167 @@
+"""Metrics of a model on held-out data: their names, which way is better, and their values."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    Floats = NDArray[np.float64]
+    Labels = NDArray[np.int64]
+
+HIGHER_IS_BETTER: Mapping[str, bool] = {
+    "auc": True,
+    "average_precision": True,
+    "accuracy": True,
+    "precision": True,
+    "recall": True,
+    "f1_score": True,
+    "error_rate": False,
+    "false_positive_rate": False,
+    "false_negative_rate": False,
+    "brier_score": False,
+    "loss": False,
+    "reconstruction_error": False,
+    "mean_absolute_error": False,
+    "mean_squared_error": False,
+    "r2": True,
+}
+"""Every metric that an evaluation can compute."""
+
+_LABELLED = frozenset({"auc", "average_precision"})
+_DECIDED = frozenset(
+    {"accuracy", "precision", "recall", "f1_score", "error_rate", "false_positive_rate", "false_negative_rate"}
+)
+OF_OUTPUT: Mapping[str, frozenset[str]] = {
+    "binary_classification": _LABELLED | _DECIDED | {"brier_score", "loss"},
+    "multi_class": frozenset({"auc", "accuracy", "precision", "recall", "f1_score", "error_rate", "loss"}),
+    "regression": frozenset({"mean_absolute_error", "mean_squared_error", "r2", "loss"}),
+    "reconstruction_error": _LABELLED | {"reconstruction_error", "loss"},
+}
+"""The metrics that make sense for each kind of model output."""
+
+
+@dataclass(frozen=True)
+class Metrics:
+    """Values by name, and for each metric without a value the reason."""
+
+    values: Mapping[str, float]
+    undefined: Mapping[str, str]
+
+
+def canonical_metric(name: str) -> str:
+    """``val_auc`` and ``auc`` are the same metric: all are computed on held-out data."""
+    return name.removeprefix("val_")
+
+
+def compute(
+    names: tuple[str, ...], output: str, y: Labels | Floats | None, scores: Floats, threshold: float, loss: float
+) -> Metrics:
+    """Compute metrics on held-out windows.
+
+    Args:
+        names: Which metrics.
+        output: Kind of model output, a key of `OF_OUTPUT`.
+        y: Labels, shape [N] (class numbers or values); None where the data has none.
+        scores: Probability of class 1, predicted value or anomaly score, shape [N]; class probabilities,
+            shape [N, classes], for multi_class.
+        threshold: Score from which a window counts as positive (binary_classification).
+        loss: Mean loss per window.
+
+    Returns:
+        The values that are defined; NaN never appears.
+    """
+    values: dict[str, float] = {"loss": loss}
+    undefined: dict[str, str] = {}
+    for name in names:
+        if name == "loss":
+            continue
+        if name == "reconstruction_error":
+            values[name] = float(scores.mean())
+        elif y is None:
+            undefined[name] = "the held-out data has no labels"
+        else:
+            try:
+                values[name] = _value(name, output, y, scores, threshold)
+            except UndefinedMetricError as reason:
+                undefined[name] = str(reason)
+    return Metrics(values, undefined)
+
+
+class UndefinedMetricError(Exception):
+    """A metric has no value on this data."""
+
+
+def _value(name: str, output: str, y: Labels | Floats, scores: Floats, threshold: float) -> float:
+    if output == "regression":
+        return _regression(name, y, scores)
+    if output == "multi_class":
+        return _multi_class(name, y, scores)
+    if name in _LABELLED:
+        return _ranking(name, y, scores)
+    if name == "brier_score":
+        from sklearn.metrics import brier_score_loss
+
+        return float(brier_score_loss(y, scores))
+    return _decision(name, y, scores >= threshold)
+
+
+def _ranking(name: str, y: Labels | Floats, scores: Floats) -> float:
+    from sklearn.metrics import average_precision_score, roc_auc_score
+
+    if len(set(y.tolist())) < 2:
+        raise UndefinedMetricError("the held-out data has one class only")
+    rank: Callable[..., float] = roc_auc_score if name == "auc" else average_precision_score
+    return float(rank(y, scores))
+
+
+def _decision(name: str, y: Labels | Floats, positive: NDArray[np.bool_]) -> float:
+    """Rates of the confusion matrix; a rate over no windows is undefined, not zero."""
+    from sklearn.metrics import confusion_matrix
+
+    tn, fp, fn, tp = (int(n) for n in confusion_matrix(y, positive, labels=[0, 1]).ravel())
+    parts: dict[str, tuple[int, int, str]] = {
+        "accuracy": (tp + tn, tp + tn + fp + fn, "there are no windows"),
+        "error_rate": (fp + fn, tp + tn + fp + fn, "there are no windows"),
+        "precision": (tp, tp + fp, "no window was predicted positive"),
+        "recall": (tp, tp + fn, "no window is positive"),
+        "false_negative_rate": (fn, tp + fn, "no window is positive"),
+        "false_positive_rate": (fp, fp + tn, "no window is negative"),
+        "f1_score": (2 * tp, 2 * tp + fp + fn, "no window is or was predicted positive"),
+    }
+    part, whole, reason = parts[name]
+    if whole == 0:
+        raise UndefinedMetricError(reason)
+    return part / whole
+
+
+def _multi_class(name: str, y: Labels | Floats, scores: Floats) -> float:
+    from sklearn import metrics
+
+    predicted = scores.argmax(axis=1)
+    if name in ("accuracy", "error_rate"):
+        accuracy = float((predicted == y).mean())
+        return accuracy if name == "accuracy" else 1.0 - accuracy
+    if name == "auc":
+        if len(set(y.tolist())) < scores.shape[1]:
+            raise UndefinedMetricError("the held-out data lacks some of the classes")
+        return float(metrics.roc_auc_score(y, scores, multi_class="ovr", labels=range(scores.shape[1])))
+    function: Callable[..., float] = getattr(metrics, f"{name.removesuffix('_score')}_score")
+    return float(function(y, predicted, average="macro", zero_division=0.0))
+
+
+def _regression(name: str, y: Labels | Floats, scores: Floats) -> float:
+    from sklearn import metrics
+
+    if name == "r2" and len(y) < 2:
+        raise UndefinedMetricError("r2 needs two windows")
+    functions: dict[str, Callable[..., float]] = {
+        "mean_absolute_error": metrics.mean_absolute_error,
+        "mean_squared_error": metrics.mean_squared_error,
+        "r2": metrics.r2_score,
+    }
+    return float(functions[name](y, scores))

@@ -1,0 +1,156 @@
+"""Networks, losses and optimisers, built from a recipe with torch."""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from fedloom.tasks.architectures import Dense, Recurrent, network
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
+
+State = dict[str, Tensor]
+LossFunction = Callable[[Tensor, Tensor], Tensor]
+
+ACTIVATIONS: Mapping[str, type[nn.Module]] = {
+    "relu": nn.ReLU,
+    "tanh": nn.Tanh,
+    "gelu": nn.GELU,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "sigmoid": nn.Sigmoid,
+}
+
+
+def build_model(recipe: ModelRecipe) -> nn.Module:
+    """The network with freshly drawn parameters (from torch's global generator).
+
+    It maps windows, float32 [N, window_size, channels], to float32 [N, outputs]: one logit for
+    binary_classification, one logit a class, one value for regression, the window itself, flat, for
+    reconstruction_error.
+
+    Raises:
+        ConfigurationError: when a Custom class does not import or does not build.
+    """
+    if recipe.architecture == "Custom":
+        return _custom(recipe)
+    layers = network(recipe)
+    dropout = float(str(recipe.settings["dropout"]))
+    if isinstance(layers, Dense):
+        return _Stack(layers, dropout, ACTIVATIONS[str(recipe.settings["activation"])])
+    return _MeanOverTime(layers, dropout)
+
+
+class _Stack(nn.Module):
+    def __init__(self, layers: Dense, dropout: float, activation: type[nn.Module]) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for a, b in zip(layers.widths, layers.widths[1:], strict=False):
+            parts += [nn.Linear(a, b), activation(), *([nn.Dropout(dropout)] if dropout else [])]
+        last = max(i for i, part in enumerate(parts) if isinstance(part, nn.Linear))
+        self.layers = nn.Sequential(*parts[: last + 1])
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layers(x.flatten(1))
+        return out
+
+
+class _MeanOverTime(nn.Module):
+    def __init__(self, layers: Recurrent, dropout: float) -> None:
+        super().__init__()
+        self.lstm = nn.LSTM(
+            layers.channels,
+            layers.hidden,
+            layers.layers,
+            batch_first=True,
+            dropout=dropout if layers.layers > 1 else 0.0,
+            bidirectional=layers.bidirectional,
+        )
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(layers.hidden * (2 if layers.bidirectional else 1), layers.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out, _ = self.lstm(x)
+        logits: Tensor = self.head(self.dropout(out.mean(dim=1)))
+        return logits
+
+
+def _custom(recipe: ModelRecipe) -> nn.Module:
+    where = recipe.custom_class or ""
+    module_name, _, class_name = where.partition(":")
+    try:
+        made = getattr(importlib.import_module(module_name), class_name)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ConfigurationError(f"model_config.custom_class {where!r} does not import: {error}") from error
+    if not (inspect.isclass(made) and issubclass(made, nn.Module)):
+        raise ConfigurationError(f"model_config.custom_class {where!r} is no torch.nn.Module class")
+    settings = {name: list(v) if isinstance(v, tuple) else v for name, v in recipe.hyperparameters}
+    try:
+        model: nn.Module = made(**settings)
+        shape = tuple(model.eval()(torch.zeros(2, recipe.window_size, recipe.channels)).shape)
+    except Exception as error:  # whatever a user's class raises is a wrong specification
+        raise ConfigurationError(
+            f"model_config.custom_class {where!r} does not build with {settings} and take windows of shape "
+            f"[N, {recipe.window_size}, {recipe.channels}]: {error}"
+        ) from error
+    if len(shape) != 2 or shape[0] != 2:
+        raise ConfigurationError(
+            f"model_config.custom_class {where!r} gives shape {list(shape)} for 2 windows; [2, outputs] is needed"
+        )
+    return model.train()
+
+
+def float_state(model: nn.Module) -> State:
+    """A copy of the parameters and floating-point buffers, in the order of their names."""
+    state = model.state_dict()
+    return {name: state[name].detach().clone() for name in sorted(state) if state[name].is_floating_point()}
+
+
+def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Put a state from `float_state` into a model.
+
+    Raises:
+        ConfigurationError: when names or shapes differ.
+    """
+    own = float_state(model)
+    wrong = sorted(own.keys() ^ state.keys()) or [n for n in own if own[n].shape != state[n].shape]
+    if wrong:
+        raise ConfigurationError(f"the stored model is not of this architecture: {', '.join(wrong[:3])} differ")
+    model.load_state_dict(dict(state), strict=False)
+
+
+def loss_function(training: TrainingRecipe, output: str) -> LossFunction:
+    """The mean loss of a batch, from the network's output [N, outputs] and the target.
+
+    The target is the label [N] or, for reconstruction_error, the flat window [N, outputs].
+    """
+    weights = torch.tensor(training.class_weights) if training.class_weights else None
+    if training.loss == "BCEWithLogitsLoss":
+        bce = nn.BCEWithLogitsLoss(pos_weight=None if weights is None else weights[1] / weights[0])
+        return lambda out, y: bce(out.squeeze(1), y.float())
+    if training.loss == "CrossEntropyLoss":
+        cross_entropy = nn.CrossEntropyLoss(weight=weights)
+        return lambda out, y: cross_entropy(out, y)
+    distance: nn.Module = {"MSELoss": nn.MSELoss, "L1Loss": nn.L1Loss, "HuberLoss": nn.HuberLoss}[training.loss]()
+    if output == "reconstruction_error":
+        return lambda out, y: distance(out, y)
+    return lambda out, y: distance(out.squeeze(1), y.float())
+
+
+def optimizer(training: TrainingRecipe, model: nn.Module) -> torch.optim.Optimizer:
+    """The client's optimiser over all parameters of the model."""
+    made: dict[str, Callable[..., torch.optim.Optimizer]] = {
+        "SGD": torch.optim.SGD,
+        "Adam": torch.optim.Adam,
+        "AdaGrad": torch.optim.Adagrad,
+        "RMSprop": torch.optim.RMSprop,
+    }
+    settings: dict[str, Any] = {"lr": training.learning_rate, **dict(training.optimizer_settings)}
+    if training.optimizer == "Adam":
+        settings["betas"] = (settings.pop("beta1", 0.9), settings.pop("beta2", 0.999))
+    return made[training.optimizer](model.parameters(), **settings)

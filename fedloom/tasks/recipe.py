@@ -1,0 +1,179 @@
+"""The recipe: what the steps of a run read, and nothing that does not change its outcome.
+
+The compiler makes it from the specs; the plan's digest covers it. Everything here is a JSON value.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from fedloom.specs.criteria import Criterion
+from fedloom.tasks.window_spec import WindowSpec
+
+Scalar = str | int | float | bool
+Setting = Scalar | None | tuple[Scalar, ...]
+
+
+@dataclass(frozen=True)
+class ModelRecipe:
+    """A network.
+
+    Attributes:
+        architecture: Name in the specs, e.g. "MLP".
+        custom_class: ``package.module:Class`` of a Custom architecture.
+        hyperparameters: Its settings, in the order of their names.
+        window_size: Samples in an input window.
+        channels: Signals in an input window.
+        output: "binary_classification", "multi_class", "regression" or "reconstruction_error".
+        classes: Number of classes (2 for binary, 0 where there are none).
+    """
+
+    architecture: str
+    custom_class: str | None
+    hyperparameters: tuple[tuple[str, Setting], ...]
+    window_size: int
+    channels: int
+    output: str
+    classes: int
+
+    @property
+    def settings(self) -> dict[str, Setting]:
+        """The hyperparameters by name."""
+        return dict(self.hyperparameters)
+
+
+@dataclass(frozen=True)
+class SelectionRecipe:
+    """Who may take part, how many, and how they are drawn.
+
+    Attributes:
+        algorithm: "random" or "importance_sampling".
+        target: Clients wanted in a cohort.
+        minimum: Clients below which a round cannot start.
+        criteria: What an eligible client meets.
+        blocked: Ids that never take part.
+        grey: Ids drawn with a lower probability.
+        grey_factor: By how much lower (0 to 1).
+        weight_column: The column that importance sampling draws in proportion to.
+        alert_below: Number of eligible clients below which the step reports low eligibility.
+        shard_size: Clients in a shard.
+    """
+
+    algorithm: str
+    target: int
+    minimum: int
+    criteria: tuple[Criterion, ...]
+    blocked: tuple[str, ...]
+    grey: tuple[str, ...]
+    grey_factor: float
+    weight_column: str | None
+    alert_below: int
+    shard_size: int
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What a client does with the model.
+
+    Attributes:
+        algorithm: "FedAvg" or "FedProx".
+        optimizer: Name in the specs.
+        optimizer_settings: Its settings besides the learning rate.
+        learning_rate: Step size.
+        proximal: FedProx's mu; 0 for FedAvg.
+        loss: Name of the loss function.
+        class_weights: One weight a class, or empty.
+        local_epochs: Passes over the client's data in a round.
+        batch_size: Windows in a batch.
+        shuffle: Draw a new order of the windows in every epoch.
+        client_timeout_s: Seconds after which a client counts as late.
+    """
+
+    algorithm: str
+    optimizer: str
+    optimizer_settings: tuple[tuple[str, float | bool], ...]
+    learning_rate: float
+    proximal: float
+    loss: str
+    class_weights: tuple[float, ...]
+    local_epochs: int
+    batch_size: int
+    shuffle: bool
+    client_timeout_s: float
+
+
+@dataclass(frozen=True)
+class AggregationRecipe:
+    """How updates become the next model.
+
+    Attributes:
+        weights: "num_samples" or "uniform".
+        quorum: Updates below which the model stays as it is.
+    """
+
+    weights: str
+    quorum: int
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A limit on a metric: at least ``minimum`` and at most ``maximum``; named by where it stands in the spec."""
+
+    name: str
+    metric: str
+    minimum: float | None
+    maximum: float | None
+
+
+@dataclass(frozen=True)
+class EvaluationRecipe:
+    """How a model is judged.
+
+    Attributes:
+        holdout: Location of the held-out data; None when the job names none.
+        holdout_size: Windows drawn from it; None for all.
+        stratified: Draw them in the proportion of the labels.
+        metrics: Names, in the order of the spec.
+        bounds: Targets and thresholds of the gate.
+        threshold: Score from which a window counts as positive.
+        stop_metric: Metric that early stopping watches; None when it is off.
+        stop_value: Value of that metric at which training has reached its goal.
+        patience: Rounds without improvement after which training stops.
+    """
+
+    holdout: str | None
+    holdout_size: int | None
+    stratified: bool
+    metrics: tuple[str, ...]
+    bounds: tuple[Bound, ...]
+    threshold: float
+    stop_metric: str | None
+    stop_value: float | None
+    patience: int | None
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """Everything that steps of one job read.
+
+    Attributes:
+        job_id: The job.
+        model_version: Version of the model that the job makes.
+        seed: Where all randomness comes from.
+        rounds: Rounds at most.
+        fleet_digest: SHA-256 of the roster.
+        threads: Threads of a step; fixed, because sums depend on how they are split.
+    """
+
+    job_id: str
+    model_version: str
+    seed: int
+    rounds: int
+    fleet_digest: str
+    threads: int
+    model: ModelRecipe
+    inputs: WindowSpec
+    selection: SelectionRecipe
+    training: TrainingRecipe
+    aggregation: AggregationRecipe
+    evaluation: EvaluationRecipe

@@ -1,0 +1,94 @@
+"""The rounds of a run so far: ``round.jsonl``, the source of every report, and early stopping on it."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+from fedloom.specs.canonical import canonical_json
+from fedloom.tasks.metrics import HIGHER_IS_BETTER
+from fedloom.tasks.recipe import EvaluationRecipe
+from fedloom.tasks.step import Place
+from fedloom.tasks.store import Stored
+
+
+@dataclass(frozen=True)
+class Progress:
+    """One line a round, and why the run should end after this one (None: it goes on)."""
+
+    lines: tuple[dict[str, Any], ...]
+    stop_reason: str | None
+
+
+def progress(place: Place) -> Progress:
+    """The lines of all rounds up to this one.
+
+    The earlier lines come from the file that the gate of the last round wrote; this round's line is made from
+    the results of its steps, so a round that is run again gives the same line.
+    """
+    lines = (*_earlier(place), _line(place))
+    recipe = place.run.recipe
+    reason = early_stop(recipe.evaluation, [line["metrics"] for line in lines])
+    if reason is None and place.round >= recipe.rounds:
+        reason = f"all {recipe.rounds} rounds are done"
+    return Progress(lines, reason)
+
+
+def early_stop(settings: EvaluationRecipe, metrics: list[dict[str, float]]) -> str | None:
+    """Why training should stop after the last of these rounds, or None.
+
+    Args:
+        settings: The job's early stopping; a round in which its metric is undefined counts as no improvement.
+        metrics: Metrics of each round, in order.
+    """
+    name = settings.stop_metric
+    if name is None:
+        return None
+    sign = 1.0 if HIGHER_IS_BETTER[name] else -1.0
+    values = [sign * line[name] if name in line else float("-inf") for line in metrics]
+    if settings.stop_value is not None and values[-1] >= sign * settings.stop_value:
+        return f"early stopping: {name} {metrics[-1][name]:.4f} has reached {settings.stop_value:g}"
+    best = values.index(max(values))
+    if settings.patience is not None and len(values) - 1 - best >= settings.patience:
+        return f"early stopping: no better {name} in {settings.patience} rounds"
+    return None
+
+
+def write_rounds(place: Place, now: Progress) -> Stored:
+    """Write the file anew with this round's line, in one atomic write."""
+    data = b"".join(canonical_json(line) + b"\n" for line in now.lines)
+    return place.run.store.write(place.run.key("round.jsonl"), data)
+
+
+def read_rounds(data: bytes) -> list[dict[str, Any]]:
+    """The lines of a ``round.jsonl``."""
+    return [json.loads(line) for line in data.splitlines()]
+
+
+def _earlier(place: Place) -> tuple[dict[str, Any], ...]:
+    if place.round == 1:
+        return ()
+    lines = read_rounds(place.run.store.read(place.run.key("round.jsonl")))
+    return tuple(line for line in lines if line["round"] < place.round)
+
+
+def _line(place: Place) -> dict[str, Any]:
+    select, sent = place.result("select")["outputs"], place.result("distribute")["outputs"]
+    took, measured = place.result("aggregate")["outputs"], place.result("evaluate")["outputs"]
+    return {
+        "round": place.round,
+        "eligible": select["eligible"],
+        "cohort": took["cohort"],
+        "participants": took["participants"],
+        "quorum_met": took["quorum_met"],
+        "dropouts": took["dropouts"],
+        "samples": took["samples"],
+        "train_loss": took["train_loss"],
+        "update_norm": took["update_norm"],
+        "model_digest": took["model_digest"],
+        "metrics": measured["metrics"],
+        "undefined": measured["undefined"],
+        "bytes_down": sent["bytes_down"],
+        "bytes_up": took["bytes_up"],
+    }

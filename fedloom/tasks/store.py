@@ -1,0 +1,151 @@
+"""The run store: one fsspec URL that holds everything that steps tell each other.
+
+Keys are relative POSIX paths. An object is there in full or not at all: on a local folder it is written
+under a temporary name and renamed; object stores put an object in one piece.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import uuid
+from dataclasses import dataclass, field
+from typing import Any
+
+import fsspec
+from fsspec.implementations.local import LocalFileSystem
+
+from fedloom.specs.canonical import canonical_json, sha256
+from fedloom.tasks.errors import StoreError
+
+
+@dataclass(frozen=True)
+class Stored:
+    """An object in the store: its key, SHA-256 (64 hex digits) and size in bytes."""
+
+    key: str
+    sha256: str
+    bytes: int
+
+
+@dataclass(frozen=True)
+class RunStore:
+    """Atomic reads and writes below one URL.
+
+    Attributes:
+        url: A folder or any fsspec URL (``s3://bucket/prefix``, ``memory://runs``).
+        options: Keyword arguments of the file system (endpoint, credentials); never written anywhere.
+    """
+
+    url: str
+    options: dict[str, Any] = field(default_factory=dict, repr=False)
+    _fs: Any = field(init=False, repr=False, compare=False)
+    _root: str = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        try:
+            filesystem, root = fsspec.core.url_to_fs(self.url, **self.options)
+        except (ImportError, ValueError) as error:
+            raise StoreError(f"the run store {self.url!r} cannot be opened: {error}") from error
+        object.__setattr__(self, "_fs", filesystem)
+        object.__setattr__(self, "_root", root.rstrip("/"))
+
+    def write(self, key: str, data: bytes) -> Stored:
+        """Write an object, replacing what was there.
+
+        Raises:
+            StoreError: when the store is read-only, full or out of reach; nothing is half-written.
+        """
+        path = self._path(key)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                _replace(path, data)
+            else:
+                self._fs.pipe_file(path, data)
+        except Exception as error:
+            raise StoreError(f"cannot write {key} to the run store {self.url}: {_reason(error)}") from error
+        return Stored(key, sha256(data), len(data))
+
+    def write_content(self, folder: str, suffix: str, data: bytes) -> Stored:
+        """Write an object under its own SHA-256, once."""
+        key = f"{folder}/{sha256(data)}{suffix}"
+        if self.exists(key):
+            return Stored(key, sha256(data), len(data))
+        return self.write(key, data)
+
+    def write_json(self, key: str, value: Any) -> Stored:
+        """Write a value as canonical JSON."""
+        return self.write(key, canonical_json(value))
+
+    def read(self, key: str, expect: str | None = None) -> bytes:
+        """Read an object.
+
+        Args:
+            key: Its key.
+            expect: The SHA-256 it must have.
+
+        Raises:
+            StoreError: when it is missing, out of reach or not what was written.
+        """
+        try:
+            data = bytes(self._fs.cat_file(self._path(key)))
+        except Exception as error:
+            raise StoreError(f"cannot read {key} from the run store {self.url}: {_reason(error)}") from error
+        if expect is not None and sha256(data) != expect:
+            raise StoreError(
+                f"{key} in the run store {self.url} is damaged: its SHA-256 is {sha256(data)[:12]}…, "
+                f"expected {expect[:12]}…; delete it and run again"
+            )
+        return data
+
+    def stat(self, key: str) -> Stored:
+        """What `write` returned for an object."""
+        data = self.read(key)
+        return Stored(key, sha256(data), len(data))
+
+    def read_json(self, key: str) -> Any:
+        """Read a JSON object written by `write_json`."""
+        data = self.read(key)
+        try:
+            return json.loads(data)
+        except ValueError as error:
+            raise StoreError(
+                f"{key} in the run store {self.url} is no JSON: {error}; delete it and run again"
+            ) from error
+
+    def exists(self, key: str) -> bool:
+        """Whether an object is there.
+
+        Raises:
+            StoreError: when the store is out of reach.
+        """
+        try:
+            return bool(self._fs.isfile(self._path(key)))
+        except Exception as error:
+            raise StoreError(f"cannot reach the run store {self.url}: {_reason(error)}") from error
+
+    def _path(self, key: str) -> str:
+        return f"{self._root}/{key}"
+
+
+def _replace(path: str, data: bytes) -> None:
+    os.makedirs(os.path.dirname(path), exist_ok=True)
+    temporary = f"{path}.{uuid.uuid4().hex}.tmp"
+    try:
+        with open(temporary, "wb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        if os.path.exists(temporary):
+            os.unlink(temporary)
+        raise
+
+
+def _reason(error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "it is not there"
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    return str(error) or type(error).__name__

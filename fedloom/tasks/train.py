@@ -1,0 +1,81 @@
+"""Step "train": the clients of one shard fit the model; their updates leave as one weighted sum."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+
+from fedloom.tasks.client import ClientUpdate, DropoutError, fit, make_order, receive
+from fedloom.tasks.client_data import ClientDataError
+from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.model_store import model_key, tensors_to_bytes
+from fedloom.tasks.models import State, build_model
+from fedloom.tasks.step import Place, StepResult
+from fedloom.tasks.window_cache import cached_windows
+
+
+def step(place: Place) -> StepResult:
+    """Train every client of the shard, in the order of their ids.
+
+    A client whose data cannot be read, that is late, or whose update is not finite is a dropout with its
+    reason. The shard's file holds Σ weight · delta in float64, so that memory does not grow with the clients.
+    """
+    run, recipe = place.run, place.run.recipe
+    sent = place.result("distribute")["outputs"]
+    order = make_order(recipe, run.plan_digest, place.round, sent["model_digest"], sent["model_bytes"])
+    clients = shard_clients(place)
+    data_of = dict(zip(run.fleet.clients, run.fleet.data, strict=True))
+    start = receive(order, run.store.read(model_key(order.model_digest)))
+    with repeatable(recipe.threads, 0):  # its first parameters are overwritten by every client
+        model = build_model(recipe.model)
+
+    total: State = {}
+    dropouts: list[dict[str, str]] = []
+    samples, weight, loss, trained = 0, 0.0, 0.0, 0
+    for client in clients:
+        try:
+            windows = cached_windows(data_of[client], run.fleet.root, recipe.inputs)
+            update = fit(order, client, start, windows, model)
+        except (ClientDataError, DropoutError, MemoryError) as reason:
+            dropouts.append({"client": client, "reason": str(reason) or type(reason).__name__})
+            continue
+        own = client_weight(recipe.aggregation.weights, update)
+        add_scaled(total, update.delta, own)
+        samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
+        trained += 1
+    return StepResult(
+        {
+            "clients": trained,
+            "dropouts": dropouts,
+            "samples": samples,
+            "weight": weight,
+            "loss": loss / weight if weight else None,
+            "bytes_up": order.model_bytes * trained,
+        },
+        {"update": run.store.write(place.key(f"train/shard-{place.shard:05d}.safetensors"), tensors_to_bytes(total))}
+        if trained
+        else {},
+    )
+
+
+def shard_clients(place: Place) -> list[str]:
+    """The ids of the shard's clients, sorted."""
+    decision: dict[str, Any] = place.run.store.read_json(place.key("decision.json"))
+    shard: list[str] = decision["shards"][place.shard]
+    return shard
+
+
+def client_weight(strategy: str, update: ClientUpdate) -> float:
+    """Weight of a client in the mean: its windows, or one."""
+    return float(update.samples) if strategy == "num_samples" else 1.0
+
+
+def add_scaled(total: State, delta: State, weight: float) -> None:
+    """Add weight · delta to a float64 sum, in place."""
+    for name in sorted(delta):
+        scaled = delta[name].to(torch.float64) * weight
+        if name in total:
+            total[name] += scaled
+        else:
+            total[name] = scaled

@@ -1,0 +1,101 @@
+import itertools
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from fedloom.tasks.architectures import DEFAULTS, outputs, parameter_count
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.models import build_model, float_state, load_state, loss_function, optimizer
+from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
+
+
+def model(architecture: str, output: str = "binary_classification", custom: str | None = None, **given: Any) -> ModelRecipe:
+    settings = tuple(sorted({**DEFAULTS.get(architecture, {}), **given}.items()))
+    return ModelRecipe(architecture, custom, settings, window_size=10, channels=3, output=output, classes=4)
+
+
+CASES = [
+    model("MLP"),
+    model("MLP", hidden_dims=(7,), dropout=0.5, activation="tanh"),
+    model("MLP", "multi_class"),
+    model("LSTM", hidden_dim=5),
+    model("LSTM", "multi_class", hidden_dim=5, num_layers=3, bidirectional=True, dropout=0.2),
+    model("LSTM", "regression", num_layers=2),
+    model("Autoencoder", "reconstruction_error", latent_dim=4),
+    model("Autoencoder", "reconstruction_error", hidden_dims=(20, 9), latent_dim=4, dropout=0.1),
+]
+
+
+@pytest.mark.parametrize("recipe", CASES, ids=lambda r: f"{r.architecture}-{r.output}")
+def test_parameters_counted_without_torch_are_those_that_torch_builds(recipe: ModelRecipe) -> None:
+    built = build_model(recipe)
+    assert parameter_count(recipe) == sum(p.numel() for p in built.parameters())
+    assert built(torch.zeros(2, 10, 3)).shape == (2, outputs(recipe))
+
+
+def test_reference_autoencoder_has_the_known_size() -> None:
+    recipe = ModelRecipe("Autoencoder", None, (("dropout", 0.0), ("hidden_dims", ()), ("latent_dim", 32)), 100, 6, "reconstruction_error", 0)
+    assert parameter_count(recipe) == 39_032
+
+
+def test_custom_class_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "my_net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, width, bad=False):\n"
+        "        super().__init__()\n"
+        "        if bad: raise ValueError('no such width')\n"
+        "        self.body = nn.Sequential(nn.Flatten(), nn.Linear(30, width), nn.BatchNorm1d(width), nn.Linear(width, 1))\n"
+        "    def forward(self, x): return self.body(x)\n"
+        "class Odd(Net):\n"
+        "    def forward(self, x): return self.body(x).squeeze(1)\n"
+        "number = 3\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    built = build_model(model("Custom", custom="my_net:Net", width=5))
+    assert all(tensor.is_floating_point() for tensor in float_state(built).values())
+    for custom, settings, message in [
+        ("my_net:Missing", {}, "does not import"),
+        ("no_such_module:Net", {}, "does not import"),
+        ("my_net:number", {}, "is no torch.nn.Module class"),
+        ("my_net:Net", {}, "does not build"),
+        ("my_net:Net", {"width": 4, "bad": True}, "no such width"),
+        ("my_net:Odd", {"width": 4}, "gives shape"),
+    ]:
+        with pytest.raises(ConfigurationError, match=message):
+            build_model(model("Custom", custom=custom, **settings))
+
+
+def test_state_of_another_architecture_is_refused() -> None:
+    state = float_state(build_model(model("MLP")))
+    with pytest.raises(ConfigurationError, match="not of this architecture"):
+        load_state(build_model(model("MLP", hidden_dims=(8,))), state)
+
+
+def training(optimizer_name: str = "SGD", loss: str = "BCEWithLogitsLoss", **settings: float | bool) -> TrainingRecipe:
+    return TrainingRecipe("FedAvg", optimizer_name, tuple(settings.items()), 0.1, 0.0, loss, (1.0, 3.0), 1, 8, True, 60.0)
+
+
+@pytest.mark.parametrize("name", ["SGD", "Adam", "AdaGrad", "RMSprop"])
+def test_every_optimizer_of_the_specs_takes_its_settings(name: str) -> None:
+    settings: dict[str, float] = {"Adam": {"beta1": 0.8, "beta2": 0.95}, "SGD": {"momentum": 0.9}}.get(name, {})  # type: ignore[assignment]
+    made = optimizer(training(name, weight_decay=0.01, **settings), build_model(model("MLP")))
+    group = made.param_groups[0]
+    assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
+    if name == "Adam":
+        assert group["betas"] == (0.8, 0.95)
+
+
+def test_class_weights_scale_the_loss_of_the_positive_class() -> None:
+    loss = loss_function(training(), "binary_classification")
+    zero = torch.zeros(1, 1)
+    assert float(loss(zero, torch.tensor([1]))) == pytest.approx(3 * float(loss(zero, torch.tensor([0]))))
+
+
+@pytest.mark.parametrize(("loss", "output"), itertools.product(["MSELoss", "L1Loss", "HuberLoss"], ["regression", "reconstruction_error"]))
+def test_distances_are_zero_at_the_target(loss: str, output: str) -> None:
+    target = torch.arange(4.0) if output == "regression" else torch.rand(4, 6)
+    out = target.unsqueeze(1) if output == "regression" else target
+    assert float(loss_function(training(loss=loss), output)(out, target)) == 0.0
