@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from fedloom.flows.plan import Plan
     from fedloom.flows.result import RunResult
     from fedloom.specs.bundle import JobBundle
+    from fedloom.specs.problems import Format
 
 FAILED, WRONG, WITHHELD = 1, 2, 3
 Command = TypeVar("Command", bound=Callable[..., Any])
@@ -173,11 +174,19 @@ def plan(job: str, form: str, seed: int | None, rounds: int | None) -> None:
 @click.option("--schema", help="Read the files as this kind of spec.")
 @click.option("--show", is_flag=True, help="Print the normal form of what is valid.")
 @click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text")
-def validate(paths: tuple[Path, ...], everything: bool, schema: str | None, show: bool, form: str) -> None:
+def validate(paths: tuple[Path, ...], everything: bool, schema: str | None, show: bool, form: Format) -> None:
     """Check specs: files, job folders, or names of packaged examples."""
-    from fedloom.validation import validate_command
+    from fedloom.flows.validation import as_text, check, normal_forms
 
-    sys.exit(validate_command(paths, everything, schema, show, form))
+    if not paths and not everything:
+        raise click.UsageError("name at least one file or folder, or use --validate-all")
+    report = check(paths or (Path(),), everything, _kind(schema) if schema else None)
+    beside = show and form != "json"  # then standard output is for the YAML alone
+    if beside:
+        click.echo(normal_forms(report), nl=False)
+    if text := as_text(report, form, show):
+        click.echo(text, err=beside)
+    sys.exit(0 if report.valid else FAILED)
 
 
 @main.command()
@@ -186,7 +195,7 @@ def schema(name: str) -> None:
     """Print the JSON Schema of a kind of spec (job, selector, rollout, schedule, contract, fleet, registry …)."""
     from fedloom.specs.schema import json_schema
 
-    click.echo(json.dumps(json_schema(name), indent=2, ensure_ascii=False))
+    click.echo(json.dumps(json_schema(_kind(name)), indent=2, ensure_ascii=False))
 
 
 @main.command()
@@ -217,7 +226,7 @@ _index = click.option(
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def registry_list(index: Path | None, state: str | None, as_json: bool) -> None:
     """List the jobs."""
-    from fedloom.registry_view import list_jobs
+    from fedloom.specs.registry_view import list_jobs
 
     click.echo(list_jobs(index, state, as_json))
 
@@ -228,7 +237,7 @@ def registry_list(index: Path | None, state: str | None, as_json: bool) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     """Show one job."""
-    from fedloom.registry_view import show_job
+    from fedloom.specs.registry_view import show_job
 
     click.echo(show_job(job_id, index, as_json))
 
@@ -250,6 +259,14 @@ def prepare(name: str, cache: Path | None) -> None:
         click.echo(prepare_dataset(name, cache, _say))
     except DatasetError as error:
         _fail(f"error: {error}", FAILED)
+
+
+def _kind(name: str) -> str:
+    from fedloom.specs.kinds import KINDS
+
+    if name not in KINDS:
+        raise click.UsageError(f"there is no schema {name!r}; there are {', '.join(KINDS)}")
+    return name
 
 
 def _compiled(job: str, seed: int | None, rounds: int | None) -> tuple[JobBundle, Plan]:

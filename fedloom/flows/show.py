@@ -31,7 +31,7 @@ def as_tree(plan: Plan) -> str:
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
         f"all rounds           {_bytes(cost.bytes_total)}",
-        f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors, {cost.shards} shards a round",
+        f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
         f"plan digest          {plan_digest(plan)}",
     ]
     return "\n".join(lines)

@@ -1,7 +1,5 @@
 """What every spec model shares: strictness, and the types that recur."""
 
-from __future__ import annotations
-
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 from fedloom.specs.contract_lookup import find_contract
 from fedloom.specs.documents import Document, load_document
 from fedloom.specs.kinds import kind_of, read_spec
-from fedloom.specs.problems import Problem, Severity, SpecError, blocking
+from fedloom.specs.problems import Problem, Severity, SpecError, errors
 from fedloom.specs.trails import Trail, dotted
 
 if TYPE_CHECKING:
@@ -63,14 +63,24 @@ class JobBundle:
     documents: Mapping[str, Document] = field(default_factory=dict, repr=False)
     warnings: tuple[Problem, ...] = ()
 
-    def problem(
-        self, kind: str, path: Trail, severity: Severity, message: str, hint: str | None = None
-    ) -> Problem:
+    def problem(self, kind: str, path: Trail, severity: Severity, message: str, hint: str | None = None) -> Problem:
         """A problem with the value at a canonical place of one of the bundle's files."""
         document = self.documents.get(kind)
         if document is None:
             return Problem(severity, message, str(self.folder), path=dotted(path), hint=hint)
         return document.problem(path, message, hint, severity)
+
+
+class IncompleteJobError(SpecError):
+    """A job with errors around it, such as a missing contract, that could still be read.
+
+    Attributes:
+        bundle: What was read.
+    """
+
+    def __init__(self, problems: list[Problem], bundle: JobBundle) -> None:
+        super().__init__(problems)
+        self.bundle = bundle
 
 
 def load_job(path: Path) -> JobBundle:
@@ -245,6 +255,6 @@ def _checked(bundle: JobBundle, problems: list[Problem]) -> JobBundle:
     from fedloom.specs.checks import check_bundle
 
     problems = [*problems, *check_bundle(bundle)]
-    if blocking(problems):
-        raise SpecError(problems)
+    if errors(problems):
+        raise IncompleteJobError(problems, bundle)
     return replace(bundle, warnings=tuple(problems))

@@ -19,9 +19,7 @@ def canonical_json(value: Any) -> bytes:
         ValueError: for NaN or infinity, which JSON does not have.
         TypeError: for anything that is no JSON value.
     """
-    return json.dumps(
-        plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
-    ).encode()
+    return json.dumps(plain(value), sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False).encode()
 
 
 def digest(value: Any) -> str:

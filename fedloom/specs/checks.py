@@ -30,14 +30,18 @@ def job_refs(bundle: JobBundle) -> Iterator[Problem]:
     for kind, metadata in (("rollout", rollout), ("schedule", schedule)):
         if metadata is not None and metadata.job_ref is not None and canonical_job_id(metadata.job_ref) != job_id:
             yield bundle.problem(
-                kind, (f"{kind}_metadata", "job_ref"), "error",
+                kind,
+                (f"{kind}_metadata", "job_ref"),
+                "error",
                 f"names the job '{metadata.job_ref}', but the job of this folder is '{job_id}'",
                 f"write job_ref: {job_id}",
             )
     version = bundle.job.model.version
     if rollout is not None and rollout.model_version not in (None, version, "latest"):
         yield bundle.problem(
-            "rollout", ("rollout_metadata", "model_version"), "warning",
+            "rollout",
+            ("rollout_metadata", "model_version"),
+            "warning",
             f"is {rollout.model_version}, but the job trains version {version}",
         )
 
@@ -50,25 +54,29 @@ def client_counts(bundle: JobBundle) -> Iterator[Problem]:
     target = orchestration.client_selection.target_clients
     if target is not None and not low <= target <= high:
         yield bundle.problem(
-            "job", (*at, "client_selection", "target_clients"), "error",
+            "job",
+            (*at, "client_selection", "target_clients"),
+            "error",
             f"{target} is not between min_clients ({low}) and max_clients ({high})",
         )
     quorum = orchestration.aggregation.min_quorum
     if quorum is not None and quorum > low:
         yield bundle.problem(
-            "job", (*at, "aggregation", "min_quorum"), "error",
+            "job",
+            (*at, "aggregation", "min_quorum"),
+            "error",
             f"{quorum} is above min_clients ({low}): a round with {low} clients could never count",
             f"lower it to at most {low}",
         )
     wait = orchestration.timing.min_clients if orchestration.timing else None
     if wait is not None and wait > high:
-        yield bundle.problem(
-            "job", (*at, "timing", "min_clients"), "error", f"{wait} is above max_clients ({high})"
-        )
+        yield bundle.problem("job", (*at, "timing", "min_clients"), "error", f"{wait} is above max_clients ({high})")
     secure = bundle.job.privacy.secure_aggregation
     if secure.enabled and secure.threshold is not None and secure.threshold > low:
         yield bundle.problem(
-            "job", ("privacy_config", "secure_aggregation", "threshold"), "error",
+            "job",
+            ("privacy_config", "secure_aggregation", "threshold"),
+            "error",
             f"{secure.threshold} is above min_clients ({low}): the sum of a small round could not be opened",
         )
 
@@ -83,15 +91,22 @@ def selector_agrees(bundle: JobBundle) -> Iterator[Problem]:
     wanted = orchestration.client_selection.algorithm
     if drawn.algorithm != wanted:
         yield bundle.problem(
-            "selector", ("selection_algorithm", "algorithm"), "error",
-            f"is {drawn.algorithm}, but the job's client_selection is {wanted}", "make the two agree",
+            "selector",
+            ("selection_algorithm", "algorithm"),
+            "error",
+            f"is {drawn.algorithm}, but the job's client_selection is {wanted}",
+            "make the two agree",
         )
     for key, count in (
-        ("num_clients", drawn.num_clients), ("min_clients", drawn.min_clients), ("max_clients", drawn.max_clients)
+        ("num_clients", drawn.num_clients),
+        ("min_clients", drawn.min_clients),
+        ("max_clients", drawn.max_clients),
     ):
         if count is not None and not low <= count <= high:
             yield bundle.problem(
-                "selector", ("selection_algorithm", key), "error",
+                "selector",
+                ("selection_algorithm", key),
+                "error",
                 f"{count} is outside the job's min_clients ({low}) to max_clients ({high})",
             )
 
@@ -112,8 +127,11 @@ def contract_signals(bundle: JobBundle) -> Iterator[Problem]:
     catalog = signal_catalog(bundle.contract)
     if not catalog.names:
         yield bundle.problem(
-            "contract", ("schema",), "warning",
-            "lists no signals, so the job's signals cannot be checked against it", "list them under schema.signals",
+            "contract",
+            ("schema",),
+            "warning",
+            "lists no signals, so the job's signals cannot be checked against it",
+            "list them under schema.signals",
         )
         return
     from fedloom.specs.explain import closest
@@ -122,20 +140,18 @@ def contract_signals(bundle: JobBundle) -> Iterator[Problem]:
         if name not in catalog.names:
             best = closest(name, catalog.names)
             hint = f"did you mean '{best}'?" if best else f"it has {', '.join(catalog.names[:12])}"
-            yield bundle.problem(
-                "job", (*at, "signals", index), "error", f"the contract has no signal '{name}'", hint
-            )
+            yield bundle.problem("job", (*at, "signals", index), "error", f"the contract has no signal '{name}'", hint)
     group = schema.signal_group
     if group is not None and group not in catalog.groups:
         best = closest(group, list(catalog.groups))
         hint = f"did you mean '{best}'?" if best else f"its groups: {', '.join(catalog.groups) or 'none'}"
-        yield bundle.problem(
-            "job", (*at, "signal_group"), "error", f"the contract has no signal group '{group}'", hint
-        )
+        yield bundle.problem("job", (*at, "signal_group"), "error", f"the contract has no signal group '{group}'", hint)
     label = bundle.job.model.output_schema.label_column
     if catalog.label_column is not None and label != catalog.label_column:
         yield bundle.problem(
-            "job", ("model_config", "output_schema", "label_column"), "error",
+            "job",
+            ("model_config", "output_schema", "label_column"),
+            "error",
             f"is '{label}', but the contract's label column is '{catalog.label_column}'",
             f"write label_column: {catalog.label_column}",
         )
@@ -149,7 +165,9 @@ def fleet_fits(bundle: JobBundle) -> Iterator[Problem]:
     low = bundle.job.orchestration.min_clients
     if len(fleet) < low:
         yield bundle.problem(
-            "job", ("orchestration_config", "min_clients"), "error",
+            "job",
+            ("orchestration_config", "min_clients"),
+            "error",
             f"is {low}, but the fleet has only {len(fleet)} clients",
         )
     if bundle.selector is None:
@@ -195,5 +213,12 @@ def named_clients(bundle: JobBundle) -> Iterator[Problem]:
 
 
 CHECKS: tuple[Check, ...] = (
-    job_refs, client_counts, selector_agrees, contract_signals, fleet_fits, named_clients, *JOB_CHECKS, *TIME_CHECKS,
+    job_refs,
+    client_counts,
+    selector_agrees,
+    contract_signals,
+    fleet_fits,
+    named_clients,
+    *JOB_CHECKS,
+    *TIME_CHECKS,
 )

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
 from fedloom.specs.trails import Trail
 
@@ -40,13 +41,14 @@ def custom_class(bundle: JobBundle) -> Iterator[Problem]:
         )
     elif model.architecture != "Custom" and model.custom_class is not None:
         yield bundle.problem(
-            "job", at, "error", f"is given, but the architecture is {model.architecture}",
+            "job",
+            at,
+            "error",
+            f"is given, but the architecture is {model.architecture}",
             "write architecture: Custom, or remove it",
         )
     elif model.custom_class is not None and not _CLASS.fullmatch(model.custom_class):
-        yield bundle.problem(
-            "job", at, "error", f"'{model.custom_class}' must have the form package.module:Class"
-        )
+        yield bundle.problem("job", at, "error", f"'{model.custom_class}' must have the form package.module:Class")
 
 
 def model_hyperparameters(bundle: JobBundle) -> Iterator[Problem]:
@@ -67,22 +69,32 @@ def model_hyperparameters(bundle: JobBundle) -> Iterator[Problem]:
         signals = signal_catalog(bundle.contract).groups.get(inputs.signal_group)
     if signals is not None and hyper.input_dim not in (None, len(signals)):
         yield bundle.problem(
-            "job", (*_MODEL_HYPER, "input_dim"), "error",
-            f"is {hyper.input_dim}, but the model reads {len(signals)} signals", f"write {len(signals)} or remove it",
+            "job",
+            (*_MODEL_HYPER, "input_dim"),
+            "error",
+            f"is {hyper.input_dim}, but the model reads {len(signals)} signals",
+            f"write {len(signals)} or remove it",
         )
     if inputs.window_size is not None and hyper.sequence_length not in (None, inputs.window_size):
         yield bundle.problem(
-            "job", (*_MODEL_HYPER, "sequence_length"), "error",
-            f"is {hyper.sequence_length}, but window_size is {inputs.window_size}", "make the two agree",
+            "job",
+            (*_MODEL_HYPER, "sequence_length"),
+            "error",
+            f"is {hyper.sequence_length}, but window_size is {inputs.window_size}",
+            "make the two agree",
         )
     if outputs.labels is not None and hyper.num_classes not in (None, len(outputs.labels)):
         yield bundle.problem(
-            "job", (*_MODEL_HYPER, "num_classes"), "error",
+            "job",
+            (*_MODEL_HYPER, "num_classes"),
+            "error",
             f"is {hyper.num_classes}, but there are {len(outputs.labels)} labels",
         )
     if inputs.window_size is not None and inputs.stride is not None and inputs.stride > inputs.window_size:
         yield bundle.problem(
-            "job", ("model_config", "input_schema", "stride"), "warning",
+            "job",
+            ("model_config", "input_schema", "stride"),
+            "warning",
             f"{inputs.stride} is above window_size ({inputs.window_size}): samples between windows are left out",
         )
 
@@ -95,7 +107,10 @@ def outputs(bundle: JobBundle) -> Iterator[Problem]:
     if schema.labels is not None:
         if schema.type == "binary_classification" and len(schema.labels) != 2:
             yield bundle.problem(
-                "job", (*at, "labels"), "error", f"has {len(schema.labels)} labels, binary_classification has two",
+                "job",
+                (*at, "labels"),
+                "error",
+                f"has {len(schema.labels)} labels, binary_classification has two",
                 "use type: multi_class",
             )
         if len(set(schema.labels)) < len(schema.labels):
@@ -120,7 +135,10 @@ def training(bundle: JobBundle) -> Iterator[Problem]:
     hyper = spec.hyperparameters
     if hyper.mu is not None and spec.algorithm != "FedProx":
         yield bundle.problem(
-            "job", (*_HYPER, "mu"), "error", f"only FedProx has a proximal term, the algorithm is {spec.algorithm}",
+            "job",
+            (*_HYPER, "mu"),
+            "error",
+            f"only FedProx has a proximal term, the algorithm is {spec.algorithm}",
             "remove it, or write algorithm: FedProx",
         )
     if spec.algorithm == "FedProx" and not hyper.mu:
@@ -130,20 +148,27 @@ def training(bundle: JobBundle) -> Iterator[Problem]:
     allowed = _OPTIMIZER_KEYS[hyper.optimizer]
     for key in sorted(hyper.optimizer_kwargs.model_fields_set - allowed):
         yield bundle.problem(
-            "job", (*_HYPER, "optimizer_kwargs", key), "error", f"{hyper.optimizer} has no setting {key}",
+            "job",
+            (*_HYPER, "optimizer_kwargs", key),
+            "error",
+            f"{hyper.optimizer} has no setting {key}",
             f"it has {', '.join(sorted(allowed))}",
         )
     usual = _USUAL_RATE[hyper.optimizer]
     if hyper.learning_rate > usual:
         yield bundle.problem(
-            "job", (*_HYPER, "learning_rate"), "warning",
+            "job",
+            (*_HYPER, "learning_rate"),
+            "warning",
             f"{hyper.learning_rate:g} is high for {hyper.optimizer}, training may diverge",
             f"usual is at most {usual:g}",
         )
     losses = _LOSSES[bundle.job.model.output_schema.type]
     if hyper.loss_function is not None and hyper.loss_function not in losses:
         yield bundle.problem(
-            "job", (*_HYPER, "loss_function"), "error",
+            "job",
+            (*_HYPER, "loss_function"),
+            "error",
             f"'{hyper.loss_function}' is no loss for {bundle.job.model.output_schema.type}",
             f"use one of {', '.join(losses)}",
         )
@@ -158,20 +183,24 @@ def privacy(bundle: JobBundle) -> Iterator[Problem]:
     clients = len(bundle.fleet) if bundle.fleet is not None else bundle.job.orchestration.max_clients
     if spec.delta is not None and spec.delta * clients >= 1:
         yield bundle.problem(
-            "job", (*at, "delta"), "warning", f"{spec.delta:g} is not below 1 / {clients} clients: it protects nobody",
+            "job",
+            (*at, "delta"),
+            "warning",
+            f"{spec.delta:g} is not below 1 / {clients} clients: it protects nobody",
             f"write less than {1 / clients:.1g}, better a tenth of it",
         )
     if spec.delta == 0:
         yield bundle.problem("job", (*at, "delta"), "error", "0 cannot be reached with Gaussian noise", "write 1e-5")
     if spec.noise_multiplier is not None and spec.max_grad_norm is None and spec.sensitivity is None:
         yield bundle.problem(
-            "job", (*at, "max_grad_norm"), "warning", "is missing: noise protects only what is clipped",
+            "job",
+            (*at, "max_grad_norm"),
+            "warning",
+            "is missing: noise protects only what is clipped",
             "write for example max_grad_norm: 1.0",
         )
     if spec.epsilon is None and spec.noise_multiplier is None:
-        yield bundle.problem(
-            "job", (*at, "epsilon"), "error", "is missing: give epsilon or noise_multiplier"
-        )
+        yield bundle.problem("job", (*at, "epsilon"), "error", "is missing: give epsilon or noise_multiplier")
 
 
 def early_stopping(bundle: JobBundle) -> Iterator[Problem]:
@@ -179,8 +208,11 @@ def early_stopping(bundle: JobBundle) -> Iterator[Problem]:
     stopping = bundle.job.training.global_training.early_stopping
     if stopping is not None and stopping.enabled and stopping.patience is None and stopping.threshold is None:
         yield bundle.problem(
-            "job", ("training_config", "global_training", "early_stopping"), "error",
-            "is enabled, but has neither patience nor threshold", "write for example patience: 5",
+            "job",
+            ("training_config", "global_training", "early_stopping"),
+            "error",
+            "is enabled, but has neither patience nor threshold",
+            "write for example patience: 5",
         )
 
 
@@ -195,4 +227,24 @@ def resources(bundle: JobBundle) -> Iterator[Problem]:
             yield bundle.problem("job", (*at, key), "warning", f"{amount:g} is more than a machine has")
 
 
-JOB_CHECKS = (custom_class, model_hyperparameters, outputs, training, privacy, early_stopping, resources)
+def holdout_location(bundle: JobBundle) -> Iterator[Problem]:
+    """The held-out data lies where a client's data may lie."""
+    holdout = bundle.job.validation.holdout_dataset
+    if holdout is None or holdout.source is None:
+        return
+    try:
+        parse_location(holdout.source)
+    except ValueError as error:
+        yield bundle.problem("job", ("validation_config", "holdout_dataset", "source"), "error", str(error))
+
+
+JOB_CHECKS = (
+    holdout_location,
+    custom_class,
+    model_hyperparameters,
+    outputs,
+    training,
+    privacy,
+    early_stopping,
+    resources,
+)

@@ -114,12 +114,16 @@ def launch_is_possible(bundle: JobBundle) -> Iterator[Problem]:
             return
     if fired and not inside:
         yield bundle.problem(
-            "schedule", ("execution_constraints", "allowed_windows"), "warning",
+            "schedule",
+            ("execution_constraints", "allowed_windows"),
+            "warning",
             f"'{expression}' never fires inside an allowed window: the job would never run",
         )
     elif fired:
         yield bundle.problem(
-            "schedule", ("execution_constraints", "blackout_periods"), "warning",
+            "schedule",
+            ("execution_constraints", "blackout_periods"),
+            "warning",
             f"every launch of '{expression}' falls into a blackout period",
         )
 

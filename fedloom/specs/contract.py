@@ -1,7 +1,5 @@
 """The data contract: what the clients' data is, above all which signals it has."""
 
-from __future__ import annotations
-
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated, Literal, Self
@@ -77,9 +75,7 @@ class DataSchema(Section):
         default_factory=dict,
         description="Groups of signals by name, for 'contract.yaml#group' (an addition of fedloom).",
     )
-    label_column: SignalName | None = Field(
-        None, description="The column with the label (an addition of fedloom)."
-    )
+    label_column: SignalName | None = Field(None, description="The column with the label (an addition of fedloom).")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:

@@ -1,7 +1,5 @@
 """The documents beside a data contract: privacy policy, constraints, map of personal data, service levels."""
 
-from __future__ import annotations
-
 from typing import Annotated, Literal, Self
 
 from pydantic import ConfigDict, Field, model_validator
@@ -220,12 +218,8 @@ class Constraints(_Companion):
     constraints_metadata: ConstraintsMetadata = Field(description="Who the constraints are.")
     range_constraints: tuple[RangeConstraint, ...] = Field((), description="Bounds on values.")
     rate_of_change_constraints: tuple[RateConstraint, ...] = Field((), description="Bounds on changes.")
-    consistency_constraints: tuple[ConsistencyConstraint, ...] = Field(
-        (), description="Relations between signals."
-    )
-    completeness_constraints: tuple[CompletenessConstraint, ...] = Field(
-        (), description="Bounds on missing values."
-    )
+    consistency_constraints: tuple[ConsistencyConstraint, ...] = Field((), description="Relations between signals.")
+    completeness_constraints: tuple[CompletenessConstraint, ...] = Field((), description="Bounds on missing values.")
     temporal_constraints: tuple[TemporalConstraint, ...] = Field((), description="Rules for timestamps.")
     statistical_constraints: tuple[StatisticalConstraint, ...] = Field((), description="Statistical tests.")
     action_definitions: dict[Action, ActionDefinition] = Field(
@@ -253,9 +247,9 @@ class PiiField(Section):
     sensitivity: AlertPriority = Field(description="How sensitive it is.")
     description: str | None = Field(None, description="What it holds.")
     present_in_contract: Flag = Field(description="Whether the contract's data has the field.")
-    action: Literal[
-        "MUST_PSEUDONYMIZE", "ALREADY_PSEUDONYMIZED", "MUST_EXCLUDE", "MUST_EXCLUDE_OR_COARSEN"
-    ] = Field(description="What must be done with it.")
+    action: Literal["MUST_PSEUDONYMIZE", "ALREADY_PSEUDONYMIZED", "MUST_EXCLUDE", "MUST_EXCLUDE_OR_COARSEN"] = Field(
+        description="What must be done with it."
+    )
 
     @model_validator(mode="after")
     def _kept_out(self) -> Self:

@@ -25,9 +25,7 @@ MAX_BYTES = 1 << 20
 
 _LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 _FENCE = re.compile(r"^\s*```", re.MULTILINE)
-_MARKDOWN_HINT = (
-    "this is Markdown with code blocks: put the text of its ```yaml blocks into a .yaml file of its own"
-)
+_MARKDOWN_HINT = "this is Markdown with code blocks: put the text of its ```yaml blocks into a .yaml file of its own"
 
 
 @dataclass(frozen=True)
@@ -65,10 +63,7 @@ class Document:
                 return found
         return (0, 0)
 
-
-    def problem(
-        self, trail: Trail, message: str, hint: str | None = None, severity: Severity = "error"
-    ) -> Problem:
+    def problem(self, trail: Trail, message: str, hint: str | None = None, severity: Severity = "error") -> Problem:
         """A problem with the value at a place of the data."""
         line, column = self.position(trail)
         return Problem(severity, message, self.file, line, column, dotted(self.in_file(trail)), hint)
@@ -113,7 +108,12 @@ def read_text(path: Path, shown: str) -> str:
         line = raw.count(b"\n", 0, error.start) + 1
         column = error.start - (raw.rfind(b"\n", 0, error.start) + 1) + 1
         problem = Problem(
-            "error", f"is not UTF-8 text (byte 0x{raw[error.start]:02X})", shown, line, column, "",
+            "error",
+            f"is not UTF-8 text (byte 0x{raw[error.start]:02X})",
+            shown,
+            line,
+            column,
+            "",
             "save the file with the encoding UTF-8",
         )
         raise SpecError([problem]) from None

@@ -165,14 +165,17 @@ def _where_to(trail: Trail, document: Document, model: type[BaseModel]) -> str |
     places = [place for place in _places(model, ()) if place[-1] == key and place[:-1] != section]
     if places:
         return f"it belongs in {dotted(places[0][:-1]) or 'the top level'}"
-    best = closest(key, here)
+    elsewhere = {str(place[-1]): place for place in reversed(list(_places(model, ())))}
+    best, far = closest(key, here), closest(key, list(elsewhere))
+    if far and _likeness(key, far) > max(0.8, _likeness(key, best)):
+        return f"did you mean '{far}' of {dotted(elsewhere[far][:-1]) or 'the top level'}?"
     if best:
         return f"did you mean '{best}'?"
-    elsewhere = {str(place[-1]): place for place in reversed(list(_places(model, ())))}
-    far = closest(key, list(elsewhere))
-    if far and difflib.SequenceMatcher(None, far, key).ratio() > 0.8:
-        return f"did you mean '{far}' of {dotted(elsewhere[far][:-1]) or 'the top level'}?"
     return f"known keys here: {', '.join(here)}" if here and not top_of_job else None
+
+
+def _likeness(word: str, other: str | None) -> float:
+    return difflib.SequenceMatcher(None, word, other or "").ratio()
 
 
 def _keys(model: type[BaseModel]) -> list[str]:

@@ -1,7 +1,5 @@
 """Value types that several kinds of spec share. All are strict: a boolean is no number, "5" is no integer."""
 
-from __future__ import annotations
-
 import re
 from datetime import UTC, date, datetime, timedelta
 from typing import Annotated, Literal

@@ -1,7 +1,5 @@
 """The fleet: the roster of clients, their attributes and where their data lies."""
 
-from __future__ import annotations
-
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -125,7 +123,7 @@ def load_fleet(path: Path, shown_as: str | None = None) -> Fleet:
     return fleet_of(spec, document, path.parent)
 
 
-def fleet_of(spec: FleetSpec, document: Document, root: Path) -> Fleet:
+def fleet_of(spec: FleetSpec, document: "Document", root: Path) -> Fleet:
     """The roster that a parsed fleet file describes.
 
     Args:
@@ -144,7 +142,7 @@ def fleet_of(spec: FleetSpec, document: Document, root: Path) -> Fleet:
     return _fleet(metadata.fleet_id, metadata.version, root, table, spec.attributes)
 
 
-def _table_beside(name: str, document: Document, root: Path) -> Table:
+def _table_beside(name: str, document: "Document", root: Path) -> Table:
     try:
         location = parse_location(name)
         if location.kind != "file":
@@ -152,13 +150,11 @@ def _table_beside(name: str, document: Document, root: Path) -> Table:
         path = resolve_inside(root, location.path)
     except ValueError as error:
         line, column = document.position(("clients_file",))
-        raise SpecError(
-            [Problem("error", str(error), document.file, line, column, "clients_file")]
-        ) from None
+        raise SpecError([Problem("error", str(error), document.file, line, column, "clients_file")]) from None
     return read_table(path, str(Path(document.file).parent / location.path))
 
 
-def _table_of(clients: tuple[FleetClient, ...], document: Document) -> Table:
+def _table_of(clients: tuple[FleetClient, ...], document: "Document") -> Table:
     extras: list[dict[str, Any]] = [client.__pydantic_extra__ or {} for client in clients]
     names = list(dict.fromkeys(name for extra in extras for name in extra))
     columns: dict[str, list[Any]] = {
@@ -170,9 +166,7 @@ def _table_of(clients: tuple[FleetClient, ...], document: Document) -> Table:
     return Table(document.file, columns, lines)
 
 
-def _fleet(
-    fleet_id: str, version: str, root: Path, table: Table, declared: Mapping[str, ColumnType] | None
-) -> Fleet:
+def _fleet(fleet_id: str, version: str, root: Path, table: Table, declared: Mapping[str, ColumnType] | None) -> Fleet:
     findings = Findings(table)
     check_keys(table, root, findings)
     columns = typed_columns(table, declared, findings)

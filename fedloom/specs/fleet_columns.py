@@ -130,9 +130,7 @@ def _check_declared(names: list[str], declared: Mapping[str, ColumnType], findin
             findings.add("unused attribute", None, f"attributes.{name}", message)
 
 
-def _from_text(
-    name: str, cells: list[str], declared: ColumnType | None, findings: Findings
-) -> tuple[Value, ...]:
+def _from_text(name: str, cells: list[str], declared: ColumnType | None, findings: Findings) -> tuple[Value, ...]:
     kind = declared or _text_type(cells)
     if kind is None:
         _report_mixed(name, [_text_type([cell]) if cell else None for cell in cells], findings)
@@ -172,9 +170,7 @@ def _text_type(cells: list[str]) -> ColumnType | None:
     return None if numbers or booleans else "string"
 
 
-def _from_values(
-    name: str, cells: list[Any], declared: ColumnType | None, findings: Findings
-) -> tuple[Value, ...]:
+def _from_values(name: str, cells: list[Any], declared: ColumnType | None, findings: Findings) -> tuple[Value, ...]:
     kinds = [_value_type(cell) for cell in cells]
     found = {kind for kind in kinds if kind is not None}
     if found == {"integer", "number"}:
@@ -194,9 +190,7 @@ def _from_values(
         return ()
     if kind != "number":
         return tuple(cells)
-    return tuple(
-        None if cell is None else _finite(name, row, float(cell), findings) for row, cell in enumerate(cells)
-    )
+    return tuple(None if cell is None else _finite(name, row, float(cell), findings) for row, cell in enumerate(cells))
 
 
 def _value_type(value: Any) -> ColumnType | None:

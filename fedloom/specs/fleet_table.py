@@ -100,9 +100,7 @@ def _read_csv(path: Path, shown: str) -> Table:
         problems = [Problem("error", f"has {len(rows):,} clients; at most {MAX_CLIENTS:,} are read", shown)]
     if problems:
         raise SpecError(problems)
-    columns: dict[str, list[Any]] = {
-        name: [row[place].strip() for row in rows] for place, name in enumerate(header)
-    }
+    columns: dict[str, list[Any]] = {name: [row[place].strip() for row in rows] for place, name in enumerate(header)}
     return Table(shown, columns, lines, "text")
 
 

@@ -49,16 +49,12 @@ class Job(Section):
     metadata: JobMetadata = Field(alias="job_metadata", description="Who the job is.")
     model: ModelSpec = Field(alias="model_config", description="Architecture, inputs and outputs.")
     training: TrainingSpec = Field(alias="training_config", description="Algorithm, optimisation, rounds.")
-    orchestration: OrchestrationSpec = Field(
-        alias="orchestration_config", description="Schedule, clients and rounds."
-    )
+    orchestration: OrchestrationSpec = Field(alias="orchestration_config", description="Schedule, clients and rounds.")
     privacy: PrivacySpec = Field(alias="privacy_config", description="What the job promises about privacy.")
     aggregation: AggregationSpec | None = Field(
         None, alias="aggregation_config", description="How updates become a global model."
     )
-    deployment: DeploymentSpec | None = Field(
-        None, alias="deployment_config", description="How the model is released."
-    )
+    deployment: DeploymentSpec | None = Field(None, alias="deployment_config", description="How the model is released.")
     validation: ValidationSpec = Field(
         default_factory=ValidationSpec, alias="validation_config", description="How the model is judged."
     )

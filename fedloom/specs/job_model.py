@@ -78,9 +78,7 @@ class ModelSpec(Section):
     architecture: Architecture = Field(description="Model architecture; Custom names a class of yours.")
     framework: Literal["PyTorch", "TensorFlow", "JAX"] = Field("PyTorch", description="ML framework.")
     version: Semver = Field(description="Semantic version of the model, e.g. 1.0.0.")
-    custom_class: str | None = Field(
-        None, description="For architecture Custom: the class, as 'package.module:Class'."
-    )
+    custom_class: str | None = Field(None, description="For architecture Custom: the class, as 'package.module:Class'.")
     model_source: Name | None = Field(None, description="A trained model to start from or to evaluate.")
     input_schema: InputSchema = Field(description="What the model reads.")
     output_schema: OutputSchema = Field(description="What the model predicts.")

@@ -15,9 +15,9 @@ class JobSchedule(Section):
     """When the job is launched."""
 
     type: ScheduleType = Field(description="Kind of schedule.")
-    launch_day: (
-        Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] | None
-    ) = Field(None, description="Day of a weekly or bi_weekly launch.")
+    launch_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] | None = Field(
+        None, description="Day of a weekly or bi_weekly launch."
+    )
     launch_time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d( UTC)?$")] | None = Field(
         None, description="Time of the launch as HH:MM, in UTC."
     )

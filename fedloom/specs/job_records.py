@@ -18,9 +18,7 @@ class ComplianceSpec(Section):
     audit_trail: Flag = Field(False, description="Whether an audit trail is kept.")
     immutable_logs: Flag | None = Field(None, description="Whether the audit trail cannot be changed.")
     retention_period: Name | None = Field(None, description="How long the audit trail is kept, e.g. 5 years.")
-    export_control: Literal["ITAR", "EAR", "none"] | None = Field(
-        None, description="Export control classification."
-    )
+    export_control: Literal["ITAR", "EAR", "none"] | None = Field(None, description="Export control classification.")
     approval_required: Flag | None = Field(None, description="Whether an export needs approval.")
     approved_jurisdictions: tuple[Name, ...] = Field((), description="Where the model may go.")
     data_protection: dict[str, Flag | str] | None = Field(None, description="Data protection, for people.")
@@ -29,9 +27,7 @@ class ComplianceSpec(Section):
 class OutputSpec(Section):
     """What a run leaves behind."""
 
-    report_format: Literal["json", "html", "markdown", "pdf"] | None = Field(
-        None, description="Format of the report."
-    )
+    report_format: Literal["json", "html", "markdown", "pdf"] | None = Field(None, description="Format of the report.")
     report_destination: Name | None = Field(None, description="Where the report goes.")
     generate_confusion_matrix: Flag = Field(False, description="Whether it has a confusion matrix.")
     generate_roc_curve: Flag = Field(False, description="Whether it has a ROC curve.")

@@ -91,9 +91,7 @@ class Criterion(Section):
 
     metric: Name = Field(description="Name of the metric.")
     threshold: Number = Field(description="Value that it is compared with.")
-    comparison: Comparison | None = Field(
-        None, description="How; the metric's good direction if not given."
-    )
+    comparison: Comparison | None = Field(None, description="How; the metric's good direction if not given.")
 
 
 class CanaryPhase(Section):

@@ -71,6 +71,4 @@ class TrainingSpec(Section):
     batch_size: Annotated[Count, Field(le=1024)] = Field(description="Samples per local batch, 1 to 1024.")
     shuffle: Flag = Field(True, description="Whether a client shuffles its samples in each epoch.")
     seed: Natural = Field(0, description="Seed from which all randomness of the job is derived.")
-    global_training: GlobalTraining = Field(
-        default_factory=GlobalTraining, description="Training over rounds."
-    )
+    global_training: GlobalTraining = Field(default_factory=GlobalTraining, description="Training over rounds.")

@@ -34,17 +34,33 @@ KINDS: dict[str, tuple[str, str]] = {
 """Kind to the module and class of its model; imported only when a spec of the kind is read."""
 
 _MARKERS: dict[str, str] = {
-    "job_metadata": "job", "selector_metadata": "selector", "rollout_metadata": "rollout",
-    "schedule_metadata": "schedule", "contract_metadata": "contract", "fleet_metadata": "fleet",
-    "registry_metadata": "registry", "dp_metadata": "dp_policy", "constraints_metadata": "constraints",
-    "pii_metadata": "pii_map", "sla_metadata": "slas",
-    "job_id": "job", "architecture": "job", **dict.fromkeys(REQUIRED_SECTIONS, "job"),
-    "active_jobs": "registry", "draft_jobs": "registry", "completed_jobs": "registry", "failed_jobs": "registry",
-    "clients": "fleet", "clients_file": "fleet",
-    "eligibility_criteria": "selector", "selection_algorithm": "selector", "schedule_type": "schedule",
-    "rollback_policy": "rollout", "safety_gates": "rollout",
+    "job_metadata": "job",
+    "selector_metadata": "selector",
+    "rollout_metadata": "rollout",
+    "schedule_metadata": "schedule",
+    "contract_metadata": "contract",
+    "fleet_metadata": "fleet",
+    "registry_metadata": "registry",
+    "dp_metadata": "dp_policy",
+    "constraints_metadata": "constraints",
+    "pii_metadata": "pii_map",
+    "sla_metadata": "slas",
+    "job_id": "job",
+    "architecture": "job",
+    **dict.fromkeys(REQUIRED_SECTIONS, "job"),
+    "active_jobs": "registry",
+    "draft_jobs": "registry",
+    "completed_jobs": "registry",
+    "failed_jobs": "registry",
+    "clients": "fleet",
+    "clients_file": "fleet",
+    "eligibility_criteria": "selector",
+    "selection_algorithm": "selector",
+    "schedule_type": "schedule",
+    "rollback_policy": "rollout",
+    "safety_gates": "rollout",
 }
-_MARKED = re.compile(rf"""^["']?({'|'.join(_MARKERS)})["']?\s*:""", re.MULTILINE)
+_MARKED = re.compile(rf"""^["']?({"|".join(_MARKERS)})["']?\s*:""", re.MULTILINE)
 _KUBERNETES = re.compile(r"^(?:apiVersion:.*\S[\s\S]*^kind:|kind:.*\S[\s\S]*^apiVersion:)\s*\S", re.MULTILINE)
 
 
@@ -83,9 +99,13 @@ def detect_kind(document: Document) -> str:
 
         meant = next((best for key in document.data if (best := closest(key, list(_MARKERS)))), None)
         message = "cannot tell what kind of spec this is"
-        hint = f"did you mean '{meant}'?" if meant else (
-            "it needs the key of its kind: job_id or job_metadata, selector_metadata, rollout_metadata, "
-            "schedule_metadata, contract_metadata, fleet_metadata, registry_metadata"
+        hint = (
+            f"did you mean '{meant}'?"
+            if meant
+            else (
+                "it needs the key of its kind: job_id or job_metadata, selector_metadata, rollout_metadata, "
+                "schedule_metadata, contract_metadata, fleet_metadata, registry_metadata"
+            )
         )
     raise SpecError([document.problem((), message, hint)])
 

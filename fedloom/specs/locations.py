@@ -51,6 +51,8 @@ def parse_location(text: str) -> Location:
         return Location("file", _relative(text, text))
     if match["scheme"].lower() in _LOCAL_SCHEMES:
         raise ValueError(f"{text!r} names a place on one machine; write a path relative to the fleet file")
+    if "::" in text:
+        raise ValueError(f"{text!r} chains file systems ('::'), which could reach files of this machine")
     if "@" in match["rest"].split("/", 1)[0] and ":" in match["rest"].split("@", 1)[0]:
         raise ValueError("the URL carries a password; credentials belong in the environment, not in a spec")
     return Location("url", text)

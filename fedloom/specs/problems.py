@@ -10,8 +10,7 @@ from typing import Literal
 Severity = Literal["error", "not built", "warning"]
 Format = Literal["text", "json", "github"]
 
-BLOCKING: frozenset[Severity] = frozenset({"error", "not built"})
-_GITHUB_LEVEL: dict[Severity, str] = {"error": "error", "not built": "error", "warning": "warning"}
+_GITHUB_LEVEL: dict[Severity, str] = {"error": "error", "not built": "warning", "warning": "warning"}
 
 
 @dataclass(frozen=True)
@@ -19,8 +18,8 @@ class Problem:
     """One finding.
 
     Attributes:
-        severity: "error" (the spec is wrong), "not built" (the spec is right, this version
-            of fedloom cannot run it) or "warning" (right, but look again).
+        severity: "error" (the spec is wrong), "not built" (the spec is right, and this version
+            of fedloom refuses to run it) or "warning" (right, but look again).
         message: What is wrong, in one sentence.
         file: The file as the user named it.
         line: 1-based line, 0 when the finding concerns the whole file.
@@ -46,9 +45,9 @@ class SpecError(Exception):
         self.problems = tuple(problems)
 
 
-def blocking(problems: Iterable[Problem]) -> list[Problem]:
-    """The problems that keep a job from running."""
-    return [problem for problem in problems if problem.severity in BLOCKING]
+def errors(problems: Iterable[Problem]) -> list[Problem]:
+    """The problems that make a spec invalid."""
+    return [problem for problem in problems if problem.severity == "error"]
 
 
 def render(problems: Sequence[Problem], form: Format) -> str:

@@ -1,7 +1,5 @@
 """The registry: an index of jobs by state, and of the documents that they build on."""
 
-from __future__ import annotations
-
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path

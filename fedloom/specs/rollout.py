@@ -1,7 +1,5 @@
 """The rollout policy: in which phases a released model reaches the fleet, and when it is taken back."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 
@@ -77,9 +75,9 @@ class SuccessCriterion(Section):
 
     metric: RolloutMetric = Field(description="The metric watched.")
     threshold: Number = Field(description="The value that it is compared with.")
-    comparison: (
-        Literal["greater_than", "greater_than_or_equal", "less_than", "less_than_or_equal", "equal"] | None
-    ) = Field(None, description="How it is compared; by default in the metric's own direction.")
+    comparison: Literal["greater_than", "greater_than_or_equal", "less_than", "less_than_or_equal", "equal"] | None = (
+        Field(None, description="How it is compared; by default in the metric's own direction.")
+    )
 
 
 class Phase(Section):
@@ -90,9 +88,7 @@ class Phase(Section):
     target_percentage: Annotated[float, Strict(), Field(ge=0, le=100)] = Field(
         description="Share of the fleet that has the model at the end of the phase, in percent."
     )
-    target_count: Count | None = Field(
-        None, description="Number of clients; takes precedence over target_percentage."
-    )
+    target_count: Count | None = Field(None, description="Number of clients; takes precedence over target_percentage.")
     duration: PhaseDuration | None = Field(None, description="How long the phase lasts, e.g. '24 hours'.")
     specific_clients: tuple[Name, ...] = Field((), description="Ids of the clients of this phase.")
     selection_criteria: SelectionCriteria | None = Field(None, description="Which clients are reached.")
@@ -111,8 +107,7 @@ class Phase(Section):
             raise ValueError("specific_clients names a client twice")
         if self.target_count is not None and len(self.specific_clients) > self.target_count:
             raise ValueError(
-                f"specific_clients names {len(self.specific_clients)} clients, "
-                f"target_count is {self.target_count}"
+                f"specific_clients names {len(self.specific_clients)} clients, target_count is {self.target_count}"
             )
         return self
 
@@ -215,9 +210,7 @@ class ApprovalWorkflow(Section):
 
     enabled: Flag = Field(False, description="Whether people must agree.")
     approvers: tuple[Approver, ...] = Field((), description="Who agrees.")
-    approval_timeout: ApprovalTimeout | None = Field(
-        None, description="Time for a decision, e.g. '24 hours'."
-    )
+    approval_timeout: ApprovalTimeout | None = Field(None, description="Time for a decision, e.g. '24 hours'.")
     require_all_approvers: Flag = Field(True, description="Whether all must agree, or one is enough.")
 
 

@@ -1,7 +1,5 @@
 """The schedule: when a job is launched, what is checked before, and what bounds its execution."""
 
-from __future__ import annotations
-
 from functools import cache
 from typing import Annotated, Literal, Self
 
@@ -78,9 +76,7 @@ class CronSchedule(Section):
 class PeriodicSchedule(Section):
     """Launch at a fixed interval."""
 
-    interval: Literal["hourly", "daily", "weekly", "bi_weekly", "monthly"] = Field(
-        description="Time between launches."
-    )
+    interval: Literal["hourly", "daily", "weekly", "bi_weekly", "monthly"] = Field(description="Time between launches.")
     day_of_week: Weekday | None = Field(None, description="Day of launch, for weekly and bi_weekly.")
     day_of_month: Annotated[int, Strict(), Field(ge=1, le=31)] | None = Field(
         None, description="Day of launch, for monthly."
@@ -101,9 +97,7 @@ class TriggerEvent(Section):
 class EventDrivenSchedule(Section):
     """Launch when something happens."""
 
-    trigger_events: tuple[TriggerEvent, ...] = Field(
-        min_length=1, description="Events; any one launches the job."
-    )
+    trigger_events: tuple[TriggerEvent, ...] = Field(min_length=1, description="Events; any one launches the job.")
 
 
 class _Check(Section):
@@ -305,9 +299,7 @@ class Schedule(Section):
     periodic_schedule: PeriodicSchedule | None = Field(None, description="For type periodic.")
     event_driven_schedule: EventDrivenSchedule | None = Field(None, description="For type event_driven.")
     pre_execution_checks: PreExecutionChecks | None = Field(None, description="Checks before a launch.")
-    execution_constraints: ExecutionConstraints | None = Field(
-        None, description="When it may run, how long."
-    )
+    execution_constraints: ExecutionConstraints | None = Field(None, description="When it may run, how long.")
     notifications: Notifications | None = Field(None, description="Messages, by event.")
     resource_allocation: ResourceAllocation | None = Field(None, description="What the job is given.")
     monitoring: ScheduleMonitoring | None = Field(None, description="What is recorded.")
@@ -320,9 +312,7 @@ class Schedule(Section):
             "event_driven": self.event_driven_schedule,
         }
         if self.schedule_type in sections and sections[self.schedule_type] is None:
-            raise ValueError(
-                f"schedule_type is {self.schedule_type}, but {self.schedule_type}_schedule is missing"
-            )
+            raise ValueError(f"schedule_type is {self.schedule_type}, but {self.schedule_type}_schedule is missing")
         return self
 
 

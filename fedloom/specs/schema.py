@@ -161,7 +161,8 @@ def _lists(schema: Schema) -> None:
     goals: Schema = {"type": "object", "additionalProperties": {"type": ["number", "object", "null"]}}
     items = {"type": "array", "items": {"anyOf": [{"type": "string"}, metric]}}
     _object(schema, ("validation_config",))["properties"]["metrics"] = {
-        "anyOf": [items, goals], "description": f"{metrics['description']} Names, or name: target, are enough."
+        "anyOf": [items, goals],
+        "description": f"{metrics['description']} Names, or name: target, are enough.",
     }
     related = schema["properties"]["related_documents"]
     related["items"] = {"anyOf": [{"type": "string"}, related["items"]]}

@@ -1,7 +1,5 @@
 """The selector: which clients of a fleet may take part, and how a cohort is drawn from them."""
 
-from __future__ import annotations
-
 import re
 from typing import Annotated, Literal, Self
 
@@ -50,15 +48,12 @@ class EligibilityCriteria(Section):
     )
     min_flight_hours_since_last_round: NotNegative | None = Field(
         None,
-        description="Fewest flight hours since the client last took part; reads column "
-        "flight_hours_since_last_round.",
+        description="Fewest flight hours since the client last took part; reads column flight_hours_since_last_round.",
     )
     data_quality_threshold: Rate | None = Field(
         None, description="Lowest data quality score, 0 to 1; reads column data_quality."
     )
-    hardware_health_check: Flag = Field(
-        False, description="Admit only clients whose column hardware_healthy is true."
-    )
+    hardware_health_check: Flag = Field(False, description="Admit only clients whose column hardware_healthy is true.")
     connectivity_requirement: Literal["any", "ground_only", "satellite_only", "hybrid"] = Field(
         "any",
         description="The link a client must have; reads column connectivity (ground, satellite, hybrid). "
@@ -67,15 +62,11 @@ class EligibilityCriteria(Section):
     no_open_ncrs: Flag = Field(
         False, description="Leave out clients with open non-conformance reports (column open_ncrs)."
     )
-    no_active_alerts: Flag = Field(
-        False, description="Leave out clients with active alerts (column active_alerts)."
-    )
+    no_active_alerts: Flag = Field(False, description="Leave out clients with active alerts (column active_alerts).")
     aircraft_types: tuple[str, ...] = Field(
         (), description="Types admitted; empty admits all. Reads column aircraft_type."
     )
-    aircraft_age_range: AgeRange | None = Field(
-        None, description="Ages admitted, in years; reads column aircraft_age."
-    )
+    aircraft_age_range: AgeRange | None = Field(None, description="Ages admitted, in years; reads column aircraft_age.")
     geographic_region: tuple[str, ...] = Field(
         (), description="Regions admitted; empty admits all. Reads column geographic_region."
     )
@@ -115,9 +106,9 @@ class SelectionAlgorithm(Section):
     sampling_weights: dict[str, Weight | dict[str, Weight]] | None = Field(
         None, description="Weights by dimension and value, for weighted_random."
     )
-    importance_metric: (
-        Literal["data_volume", "data_diversity", "model_contribution", "loss_gradient"] | None
-    ) = Field(None, description="What importance_sampling weighs clients by.")
+    importance_metric: Literal["data_volume", "data_diversity", "model_contribution", "loss_gradient"] | None = Field(
+        None, description="What importance_sampling weighs clients by."
+    )
     exploration_rate: Rate | None = Field(
         None, description="Share of draws made at random instead, 0 to 1 (epsilon-greedy)."
     )
@@ -157,21 +148,15 @@ class FairnessPolicy(Section):
     max_participation_per_period: Natural | None = Field(
         None, description="Times that a client may take part in a period at most."
     )
-    ensure_tail_participation: Flag = Field(
-        False, description="Keep places for clients that seldom take part."
-    )
-    tail_participation_rate: Rate | None = Field(
-        None, description="Share of places kept for such clients, 0 to 1."
-    )
+    ensure_tail_participation: Flag = Field(False, description="Keep places for clients that seldom take part.")
+    tail_participation_rate: Rate | None = Field(None, description="Share of places kept for such clients, 0 to 1.")
     group_parity: GroupParity | None = Field(None, description="Equal representation of groups.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
         low, high = self.min_participation_per_period, self.max_participation_per_period
         if low is not None and high is not None and low > high:
-            raise ValueError(
-                f"min_participation_per_period ({low}) is above max_participation_per_period ({high})"
-            )
+            raise ValueError(f"min_participation_per_period ({low}) is above max_participation_per_period ({high})")
         return self
 
 
@@ -189,9 +174,7 @@ class Blacklist(Section):
     enabled: Flag = Field(False, description="Whether the blacklist is enforced.")
     client_ids: tuple[str, ...] = Field((), description="Ids of the clients shut out.")
     reasons: dict[str, str] = Field(default_factory=dict, description="Why, by client id.")
-    auto_blacklist_criteria: AutoBlacklist | None = Field(
-        None, description="When a client is shut out automatically."
-    )
+    auto_blacklist_criteria: AutoBlacklist | None = Field(None, description="When a client is shut out automatically.")
 
 
 class Greylist(Section):
@@ -210,9 +193,7 @@ class SelectorMonitoring(Section):
     log_selection_decisions: Flag = Field(True, description="Record the reason for every client in or out.")
     track_participation_history: Flag = Field(True, description="Record who took part in which round.")
     alert_on_low_eligibility: Flag = Field(False, description="Warn when few clients are eligible.")
-    eligibility_threshold: Count | None = Field(
-        None, description="Fewest eligible clients that cause no warning."
-    )
+    eligibility_threshold: Count | None = Field(None, description="Fewest eligible clients that cause no warning.")
 
 
 class Selector(Section):

@@ -14,8 +14,18 @@ from fedloom.specs.trails import Trail
 
 REQUIRED_SECTIONS = ("job_metadata", "model_config", "training_config", "orchestration_config", "privacy_config")
 SECTIONS = (
-    *REQUIRED_SECTIONS, "aggregation_config", "deployment_config", "validation_config", "compliance_config",
-    "output", "versioning", "monitoring_config", "resource_estimation", "tags", "related_documents", "change_history",
+    *REQUIRED_SECTIONS,
+    "aggregation_config",
+    "deployment_config",
+    "validation_config",
+    "compliance_config",
+    "output",
+    "versioning",
+    "monitoring_config",
+    "resource_estimation",
+    "tags",
+    "related_documents",
+    "change_history",
 )
 
 _DP = ("privacy_config", "differential_privacy")
@@ -32,22 +42,49 @@ def _below(section: Trail, *keys: str) -> dict[str, Trail]:
 
 FLAT: dict[str, Trail] = {
     **_below(
-        ("job_metadata",), "job_id", "name", "description", "owner", "contact", "created_at", "updated_at", "status",
+        ("job_metadata",),
+        "job_id",
+        "name",
+        "description",
+        "owner",
+        "contact",
+        "created_at",
+        "updated_at",
+        "status",
         "priority",
     ),
     **_below(
-        ("model_config",), "architecture", "framework", "version", "custom_class", "model_source", "input_schema",
-        "output_schema", "model_hyperparameters",
+        ("model_config",),
+        "architecture",
+        "framework",
+        "version",
+        "custom_class",
+        "model_source",
+        "input_schema",
+        "output_schema",
+        "model_hyperparameters",
     ),
     **_below(_INPUT, "signals", "signal_group", "window_size", "stride", "sampling_rate"),
     **_below(_OUTPUT, "labels", "threshold", "label_column"),
     **_below(
-        ("training_config",), "algorithm", "hyperparameters", "local_epochs", "batch_size", "shuffle", "seed",
+        ("training_config",),
+        "algorithm",
+        "hyperparameters",
+        "local_epochs",
+        "batch_size",
+        "shuffle",
+        "seed",
     ),
     **_below(_ROUNDS, "num_rounds", "early_stopping"),
     **_below(
-        ("orchestration_config",), "schedule", "client_selection", "min_clients", "max_clients", "shard_size",
-        "aggregation", "resources",
+        ("orchestration_config",),
+        "schedule",
+        "client_selection",
+        "min_clients",
+        "max_clients",
+        "shard_size",
+        "aggregation",
+        "resources",
     ),
     **_below(_SCHEDULE, "launch_day", "launch_time", "cron_expression"),
     "target_clients": ("orchestration_config", "client_selection", "target_clients"),
@@ -68,8 +105,10 @@ ALSO_BESIDE_SECTIONS = frozenset({"related_docs", "monitoring"})
 """Keys of FLAT that are second names of sections: they do not make a job flat."""
 
 MOVES: tuple[tuple[Trail, Trail], ...] = (
-    *(((("orchestration_config", "client_selection", key)), ("orchestration_config", key))
-      for key in ("min_clients", "max_clients")),
+    *(
+        ((("orchestration_config", "client_selection", key)), ("orchestration_config", key))
+        for key in ("min_clients", "max_clients")
+    ),
     *(((("training_config", key)), (*_ROUNDS, key)) for key in ("num_rounds", "early_stopping")),
     *(((("privacy_config", key)), (*_DP, key)) for key in _DP_KEYS),
     (("deployment_config", "canary_phase", "canary_clients"), ("deployment_config", "canary_clients")),

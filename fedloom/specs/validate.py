@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from fedloom.specs.bundle import TABLES, JobBundle, job_file, job_files, load_job
+from fedloom.specs.bundle import TABLES, IncompleteJobError, JobBundle, job_file, job_files, load_job
 from fedloom.specs.documents import Document, load_document, read_text
 from fedloom.specs.kinds import KINDS, detect_kind, is_kubernetes, looks_like_spec, read_spec
-from fedloom.specs.problems import Problem, SpecError, blocking
+from fedloom.specs.problems import Problem, SpecError, errors
 
 _NOT_SEARCHED = frozenset({"node_modules", "__pycache__", "site-packages"})
 _NO_MANIFEST = Problem("error", "is a Kubernetes manifest, not a spec", "", hint="check it with kubectl or argo lint")
@@ -24,7 +24,7 @@ class Validation:
     Attributes:
         files: The files that were checked.
         problems: All findings, file by file.
-        bundles: The jobs that can be used.
+        bundles: The jobs that could be read.
         normal_forms: By file, its data in normal form.
     """
 
@@ -36,7 +36,7 @@ class Validation:
     @property
     def valid(self) -> bool:
         """Whether nothing was found that keeps a spec from being used."""
-        return not blocking(self.problems)
+        return not errors(self.problems)
 
 
 @dataclass(frozen=True)
@@ -122,9 +122,13 @@ class _Work:
 
     def _job(self, path: Path) -> None:
         self.files += [str(file) for file in job_files(path).values()]
-        bundle = load_job(path)
+        try:
+            bundle = load_job(path)
+            self.problems += bundle.warnings
+        except IncompleteJobError as error:
+            bundle = error.bundle
+            self.problems += error.problems
         self.bundles.append(bundle)
-        self.problems += bundle.warnings
         for document in bundle.documents.values():
             self.normal_forms[document.file] = document.data
 

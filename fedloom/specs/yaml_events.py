@@ -111,8 +111,13 @@ class TreeBuilder:
         else:
             self.positions[()] = _at(event)
         frame = _Frame(
-            {} if is_map else [], self._trail() if not is_key else ("?",), event.anchor, self._nodes, self._chars,
-            wants_key=is_map, is_key=is_key,
+            {} if is_map else [],
+            self._trail() if not is_key else ("?",),
+            event.anchor,
+            self._nodes,
+            self._chars,
+            wants_key=is_map,
+            is_key=is_key,
         )
         if event.anchor is not None:
             self._anchors[event.anchor] = None
@@ -156,7 +161,9 @@ class TreeBuilder:
         elif key in frame.seen:
             line, column = frame.seen[key]
             self._problem(
-                event, f"the key '{key}' stands here twice, first at {line}:{column}", "remove one of the two",
+                event,
+                f"the key '{key}' stands here twice, first at {line}:{column}",
+                "remove one of the two",
                 (*frame.trail, key),
             )
             frame.key = key
@@ -197,14 +204,14 @@ class TreeBuilder:
         tag = event.tag
         if tag in ("!", _TAG + "str") or (not event.implicit[0] and tag is None):
             return value
-        if tag is not None and (not tag.startswith(_TAG) or tag[len(_TAG):] not in _BY_TAG):
+        if tag is not None and (not tag.startswith(_TAG) or tag[len(_TAG) :] not in _BY_TAG):
             if tag != _TAG + "merge":
                 self._bad_tag(event)
             return value
         resolved = self._core(event, value)
         if tag is None:
             return resolved
-        wanted = _BY_TAG[tag[len(_TAG):]]
+        wanted = _BY_TAG[tag[len(_TAG) :]]
         if wanted is float and type(resolved) is int:
             return float(resolved)
         if type(resolved) is not wanted:

@@ -168,7 +168,9 @@ def _csv(stream: IO[bytes]) -> tuple[list[str], Any]:
 
     # pyarrow's own error quotes the row, and a client's data must not end up in a reason.
     # Rows are numbered only when one thread reads them.
-    table = csv.read_csv(pa.BufferReader(data), csv.ReadOptions(use_threads=False), csv.ParseOptions(invalid_row_handler=note))
+    table = csv.read_csv(
+        pa.BufferReader(data), csv.ReadOptions(use_threads=False), csv.ParseOptions(invalid_row_handler=note)
+    )
     if odd:
         first = odd[0]
         raise ClientDataError(

@@ -49,11 +49,19 @@ secure_aggregation: true
 
 _LONG: dict[str, Any] = {
     "job_metadata": {
-        "job_id": "fl-test", "name": "Test", "description": "A test", "owner": "me", "contact": "me@example.org",
-        "created_at": "2026-01-01T00:00:00Z", "status": "draft", "priority": "low",
+        "job_id": "fl-test",
+        "name": "Test",
+        "description": "A test",
+        "owner": "me",
+        "contact": "me@example.org",
+        "created_at": "2026-01-01T00:00:00Z",
+        "status": "draft",
+        "priority": "low",
     },
     "model_config": {
-        "architecture": "MLP", "framework": "PyTorch", "version": "1.0.0",
+        "architecture": "MLP",
+        "framework": "PyTorch",
+        "version": "1.0.0",
         "input_schema": {"signals": ["a", "b"], "window_size": 10, "stride": 5, "sampling_rate": 50},
         "output_schema": {"type": "binary_classification", "labels": [0, 1], "threshold": 0.5},
         "model_hyperparameters": {"input_dim": 2, "hidden_dims": [8, 4], "dropout": 0.1},
@@ -61,13 +69,20 @@ _LONG: dict[str, Any] = {
     "training_config": {
         "algorithm": "FedAvg",
         "hyperparameters": {
-            "learning_rate": 0.001, "optimizer": "Adam", "optimizer_kwargs": {"beta1": 0.9}, "class_weights": [1, 3.0],
+            "learning_rate": 0.001,
+            "optimizer": "Adam",
+            "optimizer_kwargs": {"beta1": 0.9},
+            "class_weights": [1, 3.0],
         },
-        "local_epochs": 2, "batch_size": 16, "global_training": {"num_rounds": 3},
+        "local_epochs": 2,
+        "batch_size": 16,
+        "global_training": {"num_rounds": 3},
     },
     "orchestration_config": {
         "schedule": {"type": "weekly", "launch_day": "Sunday", "launch_time": "02:00 UTC"},
-        "client_selection": {"algorithm": "random"}, "min_clients": 2, "max_clients": 4,
+        "client_selection": {"algorithm": "random"},
+        "min_clients": 2,
+        "max_clients": 4,
         "aggregation": {"weights": "num_samples", "timeout": 30, "min_quorum": 2},
     },
     "privacy_config": {"differential_privacy": {"enabled": False}, "secure_aggregation": {"enabled": False}},

@@ -13,8 +13,14 @@ from fedloom.specs.problems import SpecError
 from tests.specs.jobs import changed, long_job
 
 CONTRACT = {
-    "contract_metadata": {"contract_id": "imu", "version": "1.0.0", "status": "active", "description": "d",
-                          "owner": "o", "created_date": "2026-01-01"},
+    "contract_metadata": {
+        "contract_id": "imu",
+        "version": "1.0.0",
+        "status": "active",
+        "description": "d",
+        "owner": "o",
+        "created_date": "2026-01-01",
+    },
     "schema": {"format": "parquet", "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}]},
 }
 

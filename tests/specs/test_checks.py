@@ -36,10 +36,19 @@ FLEET: dict[str, Any] = {
     ],
 }
 CONTRACT: dict[str, Any] = {
-    "contract_metadata": {"contract_id": "imu", "version": "1.0.0", "status": "active", "description": "d",
-                          "owner": "o", "created_date": "2026-01-01"},
-    "schema": {"format": "parquet", "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}],
-               "signal_groups": {"both": ["a", "b"]}},
+    "contract_metadata": {
+        "contract_id": "imu",
+        "version": "1.0.0",
+        "status": "active",
+        "description": "d",
+        "owner": "o",
+        "created_date": "2026-01-01",
+    },
+    "schema": {
+        "format": "parquet",
+        "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}],
+        "signal_groups": {"both": ["a", "b"]},
+    },
 }
 GOOD = {"job": long_job(), "selector": SELECTOR, "schedule": SCHEDULE, "fleet": FLEET, "contract": CONTRACT}
 
@@ -112,12 +121,18 @@ MODEL = "model_config"
         ("schedule", "cron_schedule.expression", "0 2 * * ", "error", "4 fields instead of five"),
         ("schedule", "cron_schedule.expression", "0 0 31 2 *", "error", "no cron expression"),
         (
-            "schedule", "execution_constraints.allowed_windows",
-            [{"days": ["Monday"], "start_time": "00:00", "end_time": "06:00"}], "warning", "the job would never run",
+            "schedule",
+            "execution_constraints.allowed_windows",
+            [{"days": ["Monday"], "start_time": "00:00", "end_time": "06:00"}],
+            "warning",
+            "the job would never run",
         ),
         (
-            "schedule", "execution_constraints.blackout_periods",
-            [{"name": "b", "start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z"}], "warning", "every launch",
+            "schedule",
+            "execution_constraints.blackout_periods",
+            [{"name": "b", "start": "2020-01-01T00:00:00Z", "end": "2099-01-01T00:00:00Z"}],
+            "warning",
+            "every launch",
         ),
     ],
 )
@@ -132,8 +147,15 @@ def test_each_check(kind: str, path: str, value: Any, severity: str, expected: s
 
 @pytest.mark.parametrize(
     ("name", "good"),
-    [("package.module:Class", True), ("m:C", True), ("module.Class", False), ("a:b:c", False), ("a.:C", False),
-     ("os; import x:C", False), (".a:C", False)],
+    [
+        ("package.module:Class", True),
+        ("m:C", True),
+        ("module.Class", False),
+        ("a:b:c", False),
+        ("a.:C", False),
+        ("os; import x:C", False),
+        (".a:C", False),
+    ],
 )
 def test_the_form_of_a_custom_class(name: str, good: bool) -> None:
     job = changed(changed(long_job(), f"{MODEL}.architecture", "Custom"), f"{MODEL}.custom_class", name)

@@ -24,14 +24,43 @@ def messages(error: pytest.ExceptionInfo[SpecError]) -> str:
 @pytest.mark.parametrize(
     ("scalar", "value"),
     [
-        ("1e-5", 1e-5), ("1E3", 1000.0), ("12e03", 12000.0), (".5", 0.5), ("5.", 5.0), ("-0.1", -0.1),
-        ("012", 12), ("0o17", 15), ("0x1F", 31), ("+3", 3), ("-7", -7), ("1_000", "1_000"), ("190:20", "190:20"),
-        ("on", "on"), ("yes", "yes"), ("No", "No"), ("true", True), ("FALSE", False), ("tRue", "tRue"),
-        ("null", None), ("~", None), ("", None), ("'null'", "null"), ('"1"', "1"),
-        ("2024-11-15", "2024-11-15"), ("2024-11-15T00:00:00Z", "2024-11-15T00:00:00Z"),
-        ("-.inf", -math.inf), (".INF", math.inf),
-        ("!!str 5", "5"), ("!!float 5", 5.0), ("! 5", "5"), ("1.0.0", "1.0.0"),
-        ("e5", "e5"), (".", "."), ("-", [None]), ("1e400", math.inf), ("١", "١"),
+        ("1e-5", 1e-5),
+        ("1E3", 1000.0),
+        ("12e03", 12000.0),
+        (".5", 0.5),
+        ("5.", 5.0),
+        ("-0.1", -0.1),
+        ("012", 12),
+        ("0o17", 15),
+        ("0x1F", 31),
+        ("+3", 3),
+        ("-7", -7),
+        ("1_000", "1_000"),
+        ("190:20", "190:20"),
+        ("on", "on"),
+        ("yes", "yes"),
+        ("No", "No"),
+        ("true", True),
+        ("FALSE", False),
+        ("tRue", "tRue"),
+        ("null", None),
+        ("~", None),
+        ("", None),
+        ("'null'", "null"),
+        ('"1"', "1"),
+        ("2024-11-15", "2024-11-15"),
+        ("2024-11-15T00:00:00Z", "2024-11-15T00:00:00Z"),
+        ("-.inf", -math.inf),
+        (".INF", math.inf),
+        ("!!str 5", "5"),
+        ("!!float 5", 5.0),
+        ("! 5", "5"),
+        ("1.0.0", "1.0.0"),
+        ("e5", "e5"),
+        (".", "."),
+        ("-", [None]),
+        ("1e400", math.inf),
+        ("١", "١"),
     ],
 )
 def test_scalars_follow_yaml_1_2(scalar: str, value: object) -> None:
@@ -60,7 +89,7 @@ def test_aliases_are_shared_values() -> None:
 
 
 def test_json_is_yaml() -> None:
-    data = {"a": [1, 2.5, None, True, {"ü": "é\"\\\n"}], "b": {}}
+    data = {"a": [1, 2.5, None, True, {"ü": 'é"\\\n'}], "b": {}}
     assert parse_document(json.dumps(data, indent=1), "f.json").data == data
 
 
@@ -129,9 +158,14 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     fifo = tmp_path / "fifo"
     os.mkfifo(fifo)
     cases = {
-        big: "too large", latin: "latin.yaml:2:8: error: is not UTF-8 text", fifo: "not a regular file",
-        tmp_path: "is a folder", tmp_path / "none.yaml": "no such file", big / "x": "cannot be read",
-        Path("nul\0"): "cannot be read", tmp_path / ("n" * 400): "cannot be read",
+        big: "too large",
+        latin: "latin.yaml:2:8: error: is not UTF-8 text",
+        fifo: "not a regular file",
+        tmp_path: "is a folder",
+        tmp_path / "none.yaml": "no such file",
+        big / "x": "cannot be read",
+        Path("nul\0"): "cannot be read",
+        tmp_path / ("n" * 400): "cannot be read",
     }
     for path, expected in cases.items():
         with pytest.raises(SpecError) as error:

@@ -75,14 +75,18 @@ def test_errors_say_what_and_what_to_do(path: str, value: Any, expected: str) ->
 
 
 def test_all_errors_at_once_with_their_lines() -> None:
-    text = SHORT_A.replace('"LSTM"', '"LSTN"').replace("local_epochs: 5", "local_epochs: x").replace(
-        "  learning_rate", "  learning_rat"
+    text = (
+        SHORT_A.replace('"LSTM"', '"LSTN"')
+        .replace("local_epochs: 5", "local_epochs: x")
+        .replace("  learning_rate", "  learning_rat")
     )
     with pytest.raises(SpecError) as error:
         read_spec(parse_document(text, "job.yaml"))
     found = [(problem.line, problem.column, problem.path) for problem in error.value.problems]
     assert found == [
-        (2, 1, "architecture"), (7, 1, "hyperparameters.learning_rate"), (8, 3, "hyperparameters.learning_rat"),
+        (2, 1, "architecture"),
+        (7, 1, "hyperparameters.learning_rate"),
+        (8, 3, "hyperparameters.learning_rat"),
         (10, 1, "local_epochs"),
     ]
 
@@ -96,11 +100,19 @@ def test_every_kind_has_a_model_with_described_fields(kind: str) -> None:
 @pytest.mark.parametrize(
     ("text", "kind"),
     [
-        ("job_id: a", "job"), ("job_metadata: {}", "job"), ("training_config: {}", "job"),
-        ("selector_metadata: {}", "selector"), ("rollout_metadata: {}", "rollout"),
-        ("schedule_metadata: {}", "schedule"), ("contract_metadata: {}", "contract"), ("clients: []", "fleet"),
-        ("active_jobs: []", "registry"), ("dp_metadata: {}", "dp_policy"), ("pii_metadata: {}", "pii_map"),
-        ("constraints_metadata: {}", "constraints"), ("sla_metadata: {}", "slas"),
+        ("job_id: a", "job"),
+        ("job_metadata: {}", "job"),
+        ("training_config: {}", "job"),
+        ("selector_metadata: {}", "selector"),
+        ("rollout_metadata: {}", "rollout"),
+        ("schedule_metadata: {}", "schedule"),
+        ("contract_metadata: {}", "contract"),
+        ("clients: []", "fleet"),
+        ("active_jobs: []", "registry"),
+        ("dp_metadata: {}", "dp_policy"),
+        ("pii_metadata: {}", "pii_map"),
+        ("constraints_metadata: {}", "constraints"),
+        ("sla_metadata: {}", "slas"),
     ],
 )
 def test_kinds_are_told_by_content(text: str, kind: str) -> None:

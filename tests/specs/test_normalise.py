@@ -51,37 +51,61 @@ def test_short_job_b() -> None:
     [
         ("orchestration_config.schedule", "weekly", "orchestration_config.schedule", {"type": "weekly"}),
         (
-            "orchestration_config.schedule", "0 2 * * 0", "orchestration_config.schedule",
+            "orchestration_config.schedule",
+            "0 2 * * 0",
+            "orchestration_config.schedule",
             {"type": "cron", "cron_expression": "0 2 * * 0"},
         ),
         (
-            "orchestration_config.client_selection", "random", "orchestration_config.client_selection",
+            "orchestration_config.client_selection",
+            "random",
+            "orchestration_config.client_selection",
             {"algorithm": "random"},
         ),
         ("privacy_config.differential_privacy", True, "privacy_config.differential_privacy", {"enabled": True}),
         ("model_config.input_schema", "c:1.0.0", "model_config.input_schema", {"reference": "c:1.0.0"}),
         (
-            "model_config.input_schema", {"reference": "c.yaml#g"}, "model_config.input_schema",
+            "model_config.input_schema",
+            {"reference": "c.yaml#g"},
+            "model_config.input_schema",
             {"reference": "c.yaml", "signal_group": "g"},
         ),
         ("model_config.output_schema", "regression", "model_config.output_schema", {"type": "regression"}),
         ("validation_config.holdout_dataset", "h.csv", "validation_config.holdout_dataset", {"source": "h.csv"}),
         ("validation_config.metrics", ["auc"], "validation_config.metrics", [{"name": "auc"}]),
         (
-            "validation_config.metrics", {"auc": 0.9, "f1": None, "r": {"target": 1}}, "validation_config.metrics",
+            "validation_config.metrics",
+            {"auc": 0.9, "f1": None, "r": {"target": 1}},
+            "validation_config.metrics",
             [{"name": "auc", "target": 0.9}, {"name": "f1"}, {"name": "r", "target": 1}],
         ),
         ("training_config.num_rounds", 7, "training_config.global_training", {"num_rounds": 7}),
-        ("compliance_config", {"audit_trail": {"enabled": True, "immutable_logs": True}}, "compliance_config",
-         {"audit_trail": True, "immutable_logs": True}),
-        ("compliance_config", {"certification": {"level": "none", "scope": "x"}}, "compliance_config",
-         {"certification_level": "none", "certification_scope": "x"}),
-        ("compliance_config", {"export_control": {"classification": "EAR"}}, "compliance_config",
-         {"export_control": "EAR"}),
+        (
+            "compliance_config",
+            {"audit_trail": {"enabled": True, "immutable_logs": True}},
+            "compliance_config",
+            {"audit_trail": True, "immutable_logs": True},
+        ),
+        (
+            "compliance_config",
+            {"certification": {"level": "none", "scope": "x"}},
+            "compliance_config",
+            {"certification_level": "none", "certification_scope": "x"},
+        ),
+        (
+            "compliance_config",
+            {"export_control": {"classification": "EAR"}},
+            "compliance_config",
+            {"export_control": "EAR"},
+        ),
         ("related_docs", [{"path": "a"}, "b"], "related_documents", [{"path": "a"}, {"path": "b"}]),
         ("monitoring", {"track_convergence": True}, "monitoring_config", {"track_convergence": True}),
-        ("deployment_config", {"canary_phase": {"canary_clients": ["c"]}}, "deployment_config",
-         {"canary_phase": {}, "canary_clients": ["c"]}),
+        (
+            "deployment_config",
+            {"canary_phase": {"canary_clients": ["c"]}},
+            "deployment_config",
+            {"canary_phase": {}, "canary_clients": ["c"]},
+        ),
     ],
 )
 def test_short_values(path: str, short: Any, place: str, full: Any) -> None:
@@ -152,9 +176,11 @@ def test_normalising_does_not_change_its_input() -> None:
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-    lambda inner: st.lists(inner, max_size=3)
-    | st.dictionaries(
-        st.sampled_from(["enabled", "type", "level", "min_clients", "epsilon", "name", "x"]), inner, max_size=3
+    lambda inner: (
+        st.lists(inner, max_size=3)
+        | st.dictionaries(
+            st.sampled_from(["enabled", "type", "level", "min_clients", "epsilon", "name", "x"]), inner, max_size=3
+        )
     ),
     max_leaves=6,
 )

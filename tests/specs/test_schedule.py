@@ -97,7 +97,11 @@ def test_refuses(change: dict[str, Any], message: str) -> None:
 @pytest.mark.parametrize(
     ("text", "seconds"),
     [
-        ("1 second", 1), ("30 minutes", 1800), ("1 hours", 3600), ("8  hours", 28800), ("7 days", 604800),
+        ("1 second", 1),
+        ("30 minutes", 1800),
+        ("1 hours", 3600),
+        ("8  hours", 28800),
+        ("7 days", 604800),
         ("2 weeks", 1209600),
     ],
 )

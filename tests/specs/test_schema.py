@@ -37,16 +37,23 @@ def errors(data: Any, name: str = "job") -> list[str]:
 
 
 LOCAL = changed(
-    changed(changed(long_job(), "training_config.local_training", {"local_epochs": 1, "batch_size": 2}),
-            "training_config.local_epochs", ...),
-    "training_config.batch_size", ...,
+    changed(
+        changed(long_job(), "training_config.local_training", {"local_epochs": 1, "batch_size": 2}),
+        "training_config.local_epochs",
+        ...,
+    ),
+    "training_config.batch_size",
+    ...,
 )
 
 
 @pytest.mark.parametrize(
     "data",
     [
-        long_job(), short_job(SHORT_A), short_job(SHORT_B), LOCAL,
+        long_job(),
+        short_job(SHORT_A),
+        short_job(SHORT_B),
+        LOCAL,
         changed(long_job(), "orchestration_config.schedule", "weekly"),
         changed(
             long_job(), "privacy_config", {"differential_privacy": True, "epsilon": 1, "secure_aggregation": False}
@@ -68,9 +75,12 @@ def test_every_form_of_a_job_validates(data: Any) -> None:
 @pytest.mark.parametrize(
     "data",
     [
-        changed(long_job(), "training_config", ...), changed(long_job(), "trainig_config", {}),
-        changed(short_job(), "batch_size", ...), changed(short_job(), "batch_size", 0),
-        changed(long_job(), "model_config.architecture", "LSTN"), {},
+        changed(long_job(), "training_config", ...),
+        changed(long_job(), "trainig_config", {}),
+        changed(short_job(), "batch_size", ...),
+        changed(short_job(), "batch_size", 0),
+        changed(long_job(), "model_config.architecture", "LSTN"),
+        {},
     ],
 )
 def test_bad_jobs_do_not(data: Any) -> None:

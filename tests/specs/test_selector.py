@@ -91,11 +91,14 @@ def test_criteria_of_everything() -> None:
     needed = needed_columns(asked)
     assert set(COLUMNS) <= set(needed.values())
     assert {path: needed[f"eligibility_criteria.custom_criteria.{path}"] for path in ("imu", "age_min", "age_max")} == {
-        "imu": "imu", "age_min": "age", "age_max": "age",
+        "imu": "imu",
+        "age_min": "age",
+        "age_max": "age",
     }
     tests = {criterion.path.removeprefix("eligibility_criteria."): criterion for criterion in criteria(asked)}
     assert (tests["connectivity_requirement"].test, tests["connectivity_requirement"].value) == (
-        "one_of", ("ground", "hybrid"),
+        "one_of",
+        ("ground", "hybrid"),
     )
     assert tests["aircraft_age_range.min_years"].value == 0.5
     assert tests["custom_criteria.site"].test == "one_of"

@@ -31,7 +31,8 @@ def test_discovery_finds_specs_and_says_what_it_skips(tmp_path: Path) -> None:
     found = discover(tmp_path)
     assert [path.relative_to(tmp_path).as_posix() for path in found.paths] == ["broken.yaml", "registry.yaml", "jobs/a"]
     assert [(path.name, reason) for path, reason in found.skipped] == [
-        ("k8s.yaml", "a Kubernetes manifest"), ("notes.yaml", "no spec"),
+        ("k8s.yaml", "a Kubernetes manifest"),
+        ("notes.yaml", "no spec"),
     ]
 
 

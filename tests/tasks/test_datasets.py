@@ -157,9 +157,7 @@ def test_full_disk(offline: Path) -> None:
         "from fedloom.tasks.datasets import DatasetError, prepare\n"
         "try:\n    prepare('imu-watch')\nexcept DatasetError as error:\n    print(error)"
     )
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True
-    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
     assert "cannot write data set 'imu-watch'" in done.stdout
     assert list(offline.iterdir()) == []
 
@@ -192,9 +190,7 @@ def test_an_environment_without_pip_borrows_the_one_of_python(tmp_path: Path) ->
     (path / "fedloom").symlink_to(Path(datasets.__file__).parents[1])
     for source in packages.glob("numpy*"):
         (path / source.name).symlink_to(source)
-    code = (
-        "import subprocess; from fedloom.tasks.datasets import _pip; subprocess.run([*_pip(), '--version'])"
-    )
+    code = "import subprocess; from fedloom.tasks.datasets import _pip; subprocess.run([*_pip(), '--version'])"
     done = subprocess.run(
         [str(tmp_path / "v/bin/python"), "-c", code],
         env={"PYTHONPATH": str(path)},

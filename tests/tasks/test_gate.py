@@ -12,8 +12,8 @@ from fedloom.specs.bundle import load_job
 from fedloom.tasks import champion
 from fedloom.tasks.gate import Check, worst
 from fedloom.tasks.model_store import model_key
-from fedloom.tasks.rounds import early_stop
 from fedloom.tasks.recipe import EvaluationRecipe
+from fedloom.tasks.rounds import early_stop
 from fedloom.tasks.step import Run
 from tests.conftest import write_signals
 
@@ -86,7 +86,9 @@ def test_only_a_pass_moves_the_champion(make_run: MakeRun) -> None:
 
 def test_a_model_worse_than_the_champion_is_not_released(make_run: MakeRun) -> None:
     winner = finish(make_run(num_rounds=6))
-    loser = finish(make_run(num_rounds=1, metrics={"auc": 0.1}, hyperparameters={"learning_rate": 0.0001, "optimizer": "SGD"}))
+    loser = finish(
+        make_run(num_rounds=1, metrics={"auc": 0.1}, hyperparameters={"learning_rate": 0.0001, "optimizer": "SGD"})
+    )
     check = next(c for c in loser.gate["checks"] if c["name"] == "no regression")
     assert loser.metrics["auc"] < winner.metrics["auc"]
     assert check["outcome"] == "fail"

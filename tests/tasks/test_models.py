@@ -11,7 +11,9 @@ from fedloom.tasks.models import build_model, float_state, load_state, loss_func
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
 
-def model(architecture: str, output: str = "binary_classification", custom: str | None = None, **given: Any) -> ModelRecipe:
+def model(
+    architecture: str, output: str = "binary_classification", custom: str | None = None, **given: Any
+) -> ModelRecipe:
     settings = tuple(sorted({**DEFAULTS.get(architecture, {}), **given}.items()))
     return ModelRecipe(architecture, custom, settings, window_size=10, channels=3, output=output, classes=4)
 
@@ -36,7 +38,15 @@ def test_parameters_counted_without_torch_are_those_that_torch_builds(recipe: Mo
 
 
 def test_reference_autoencoder_has_the_known_size() -> None:
-    recipe = ModelRecipe("Autoencoder", None, (("dropout", 0.0), ("hidden_dims", ()), ("latent_dim", 32)), 100, 6, "reconstruction_error", 0)
+    recipe = ModelRecipe(
+        "Autoencoder",
+        None,
+        (("dropout", 0.0), ("hidden_dims", ()), ("latent_dim", 32)),
+        100,
+        6,
+        "reconstruction_error",
+        0,
+    )
     assert parameter_count(recipe) == 39_032
 
 
@@ -47,7 +57,8 @@ def test_custom_class_from_a_module(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         "    def __init__(self, width, bad=False):\n"
         "        super().__init__()\n"
         "        if bad: raise ValueError('no such width')\n"
-        "        self.body = nn.Sequential(nn.Flatten(), nn.Linear(30, width), nn.BatchNorm1d(width), nn.Linear(width, 1))\n"
+        "        parts = nn.Linear(30, width), nn.BatchNorm1d(width), nn.Linear(width, 1)\n"
+        "        self.body = nn.Sequential(nn.Flatten(), *parts)\n"
         "    def forward(self, x): return self.body(x)\n"
         "class Odd(Net):\n"
         "    def forward(self, x): return self.body(x).squeeze(1)\n"
@@ -75,7 +86,9 @@ def test_state_of_another_architecture_is_refused() -> None:
 
 
 def training(optimizer_name: str = "SGD", loss: str = "BCEWithLogitsLoss", **settings: float | bool) -> TrainingRecipe:
-    return TrainingRecipe("FedAvg", optimizer_name, tuple(settings.items()), 0.1, 0.0, loss, (1.0, 3.0), 1, 8, True, 60.0)
+    return TrainingRecipe(
+        "FedAvg", optimizer_name, tuple(settings.items()), 0.1, 0.0, loss, (1.0, 3.0), 1, 8, True, 60.0
+    )
 
 
 @pytest.mark.parametrize("name", ["SGD", "Adam", "AdaGrad", "RMSprop"])
@@ -94,7 +107,9 @@ def test_class_weights_scale_the_loss_of_the_positive_class() -> None:
     assert float(loss(zero, torch.tensor([1]))) == pytest.approx(3 * float(loss(zero, torch.tensor([0]))))
 
 
-@pytest.mark.parametrize(("loss", "output"), itertools.product(["MSELoss", "L1Loss", "HuberLoss"], ["regression", "reconstruction_error"]))
+@pytest.mark.parametrize(
+    ("loss", "output"), itertools.product(["MSELoss", "L1Loss", "HuberLoss"], ["regression", "reconstruction_error"])
+)
 def test_distances_are_zero_at_the_target(loss: str, output: str) -> None:
     target = torch.arange(4.0) if output == "regression" else torch.rand(4, 6)
     out = target.unsqueeze(1) if output == "regression" else target

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 import torch
 
-from fedloom.flows.inline import simulate
 from fedloom.flows.compile import compile_plan
+from fedloom.flows.inline import simulate
 from fedloom.flows.result import read_result
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.client import fit, make_order
@@ -58,7 +58,9 @@ def test_bytes_are_counted_and_a_damaged_model_is_refused(make_run: MakeRun) -> 
 def test_the_new_model_is_the_weighted_mean_of_the_clients_updates(make_run: MakeRun, weights: str) -> None:
     orchestration = {"shard_size": 4, "aggregation": {"min_quorum": 2, "weights": weights}}
     run = make_run(orchestration_config=orchestration)
-    (run.folder / "data" / "c1.csv").write_text("\n".join((run.folder / "data" / "c1.csv").read_text().split("\n")[:100]))
+    (run.folder / "data" / "c1.csv").write_text(
+        "\n".join((run.folder / "data" / "c1.csv").read_text().split("\n")[:100])
+    )
     digest = until(run, "aggregate")["model_digest"]
 
     start = read_model(run.store, run_step(run, "initialise")["model_digest"])

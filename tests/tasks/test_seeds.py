@@ -12,7 +12,13 @@ def test_seeds_are_repeatable_and_fit_torch(seed: int, client: str, round: int) 
 
 
 def test_seeds_differ_by_seed_round_step_and_client() -> None:
-    places = [(1, "train", 1, "a"), (2, "train", 1, "a"), (1, "select", 1, "a"), (1, "train", 2, "a"), (1, "train", 1, "b")]
+    places = [
+        (1, "train", 1, "a"),
+        (2, "train", 1, "a"),
+        (1, "select", 1, "a"),
+        (1, "train", 2, "a"),
+        (1, "train", 1, "b"),
+    ]
     assert len({torch_seed(seed, *place) for seed, *place in places}) == len(places)
 
 

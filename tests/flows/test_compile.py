@@ -1,0 +1,182 @@
+"""The compiler: same specs, same digest; what is not built is refused by name."""
+
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from fedloom import FedJob
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.estimate import estimate
+from fedloom.flows.plan import Plan, plan_digest
+from fedloom.specs.bundle import example_names, load_job, resolve_job
+from fedloom.specs.problems import SpecError
+from fedloom.tasks.step import STEPS
+from tests.conftest import CONTRACT, JOB, write_job
+
+
+def compiled(folder: Path, **options: int) -> Plan:
+    return compile_plan(load_job(folder), **options)
+
+
+def test_the_digest_depends_on_what_the_specs_say_and_not_on_how(tmp_path: Path) -> None:
+    first = write_job(tmp_path / "a")
+    other = write_job(tmp_path / "b")
+    text = (other / "job.yaml").read_text()
+    job = yaml.safe_load(text)
+    (other / "job.yaml").write_text("# a comment\n" + yaml.safe_dump(dict(reversed(job.items())), sort_keys=False))
+    rows = (other / "fleet.csv").read_text().splitlines()
+    (other / "fleet.csv").write_text("\n".join([rows[0], *reversed(rows[1:])]) + "\n")
+    assert plan_digest(compiled(first)) == plan_digest(compiled(other))
+
+
+def test_long_and_short_form_give_the_same_digest(tmp_path: Path) -> None:
+    short = write_job(tmp_path / "short")
+    long = write_job(tmp_path / "long")
+    normal = load_job(short).documents["job"].data
+    (long / "job.yaml").write_text(yaml.safe_dump(normal))
+    assert plan_digest(compiled(short)) == plan_digest(compiled(long))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"seed": 8},
+        {"num_rounds": 4},
+        {"local_epochs": 3},
+        {"hyperparameters": {"learning_rate": 0.02, "optimizer": "Adam"}},
+        {"model_hyperparameters": {"hidden_dims": [9]}},
+        {"window_size": 4},
+        {"min_clients": 3},
+        {"metrics": {"auc": 0.7}},
+        {"holdout": "other.csv"},
+        {"orchestration_config": {"shard_size": 3, "aggregation": {"min_quorum": 2}}},
+    ],
+    ids=lambda c: next(iter(c)),
+)
+def test_the_digest_changes_with_whatever_changes_the_outcome(tmp_path: Path, changes: dict[str, Any]) -> None:
+    before = plan_digest(compiled(write_job(tmp_path / "a")))
+    assert plan_digest(compiled(write_job(tmp_path / "b", **changes))) != before
+
+
+def test_names_and_schedules_do_not_change_the_digest(tmp_path: Path) -> None:
+    before = plan_digest(compiled(write_job(tmp_path / "a")))
+    after = write_job(tmp_path / "b", description="Another text", schedule="weekly", tags=["x"])
+    assert plan_digest(compiled(after)) == before
+
+
+def test_seed_and_rounds_can_be_replaced(tiny_job: Path) -> None:
+    plan = compiled(tiny_job, seed=99, rounds=2)
+    assert (plan.recipe.seed, plan.recipe.rounds, plan.loop.rounds) == (99, 2, 2)
+    assert plan_digest(plan) != plan_digest(compiled(tiny_job))
+
+
+@pytest.mark.parametrize("name", example_names())
+def test_every_example_compiles_to_known_steps_in_a_possible_order(name: str) -> None:
+    plan = compile_plan(load_job(resolve_job(name)))
+    for steps in (plan.setup, plan.loop.steps):
+        seen: set[str] = set()
+        for step in steps:
+            assert step.name in STEPS
+            assert set(step.needs) <= seen
+            seen.add(step.name)
+    assert plan.loop.until.step in {step.name for step in plan.loop.steps}
+
+
+def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
+    code = (
+        "import sys; from fedloom import compile_plan, load_job; from fedloom.specs.bundle import resolve_job;"
+        "compile_plan(load_job(resolve_job('aircraft_accel_v1')));"
+        "print(sorted({'torch','numpy','prefect','sklearn','pyarrow','fsspec'} & set(sys.modules)))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
+
+
+REFUSED = [
+    ({"architecture": "GRU", "model_hyperparameters": None}, "architecture", "architecture GRU"),
+    ({"algorithm": "SCAFFOLD"}, "algorithm", "algorithm SCAFFOLD"),
+    ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
+    ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
+    ({"differential_privacy": True, "epsilon": 1.0, "delta": 1e-5}, "differential_privacy", "differential privacy"),
+    ({"secure_aggregation": True}, "secure_aggregation", "secure aggregation"),
+    ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
+    (
+        {"orchestration_config": {"aggregation": {"weights": "custom"}}},
+        "orchestration_config.aggregation.weights",
+        "weights custom",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "place", "word"), REFUSED, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_is_not_built_is_refused_by_name_and_place(
+    tmp_path: Path, changes: dict[str, Any], place: str, word: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(write_job(tmp_path / "job", **changes))
+    problem = next(p for p in caught.value.problems if p.severity == "not built")
+    assert problem.path == place
+    assert word in problem.message
+    assert problem.file.endswith("job.yaml")
+    assert problem.line > 0
+
+
+def test_all_refusals_come_at_once(tmp_path: Path) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(write_job(tmp_path / "job", algorithm="SCAFFOLD", secure_aggregation=True))
+    assert len(caught.value.problems) == 2
+
+
+def test_settings_of_another_architecture_are_errors(tmp_path: Path) -> None:
+    with pytest.raises(SpecError, match="latent_dim is no setting of MLP"):
+        compiled(write_job(tmp_path / "job", model_hyperparameters={"latent_dim": 3}))
+
+
+def test_a_job_without_a_fleet_cannot_run(tiny_job: Path) -> None:
+    (tiny_job / "fleet.csv").unlink()
+    with pytest.raises(SpecError, match="no fleet"):
+        compiled(tiny_job)
+
+
+def test_a_job_in_python_is_the_same_as_one_in_yaml(tiny_job: Path) -> None:
+    clients = [
+        {"client_id": client, "data": data, "data_samples": int(samples)}
+        for client, data, samples in (row.split(",") for row in (tiny_job / "fleet.csv").read_text().split()[1:])
+    ]
+    fleet = {"fleet_metadata": {"fleet_id": "tiny", "version": "1.0.0"}, "clients": clients}
+    job = FedJob(JOB, folder=tiny_job, contract=CONTRACT, fleet=fleet)
+    assert plan_digest(job.plan()) == plan_digest(compiled(tiny_job))
+    assert job.simulate(str(tiny_job / "store"), rounds=1).rounds == 1
+
+
+def test_estimates_follow_from_the_recipe(tiny_job: Path) -> None:
+    cost = estimate(compiled(tiny_job).recipe)
+    assert cost.parameters == (16 + 1) * 8 + (8 + 1) * 1
+    assert cost.bytes_per_client_and_round == 2 * 4 * 145
+    assert cost.bytes_total == 2 * 4 * 145 * 6 * 3
+    assert cost.shards == 3
+
+
+@pytest.mark.parametrize("selector", [None, {"algorithm": "random", "target_clients": 3}])
+def test_the_jobs_own_selection_counts_when_there_is_no_selector(
+    tmp_path: Path, selector: dict[str, Any] | None
+) -> None:
+    changes: dict[str, Any] = {} if selector is None else {"client_selection": selector}
+    recipe = compiled(write_job(tmp_path / "job", **changes)).recipe
+    assert recipe.selection.target == (6 if selector is None else 3)
+    assert recipe.selection.criteria == ()
+
+
+def test_importance_sampling_needs_a_column_to_draw_by(copy_example: Callable[[str], Path]) -> None:
+    folder = copy_example("aircraft_accel_v1")
+    assert compiled(folder).recipe.selection.weight_column == "data_samples"
+    text = (folder / "fleet.csv").read_text().replace("data_samples", "rows")
+    (folder / "fleet.csv").write_text(text)
+    (folder / "fleet.yaml").write_text((folder / "fleet.yaml").read_text().replace("  data_samples:", "  rows:"))
+    with pytest.raises(SpecError, match="data_samples"):
+        compiled(folder)

@@ -1,0 +1,82 @@
+"""Real processes, killed without warning, started again: the same model in the end."""
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import psutil
+import pytest
+
+LAST_OF = ["initialise.json", "decision.json", "train/shard-00001.json", "aggregate.json", "round-00002/gate.json"]
+
+
+def start(engine: str, job: Path, store: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "fedloom", engine, str(job), "--store", str(store), "--json"]
+    return subprocess.Popen(
+        command, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE, cwd=job.parent
+    )
+
+
+def finish(engine: str, job: Path, store: Path, environment: dict[str, str]) -> dict[str, Any]:
+    process = start(engine, job, store, environment)
+    out, err = process.communicate(timeout=300)
+    assert process.returncode == 0, err
+    result: dict[str, Any] = json.loads(out)
+    return result
+
+
+def kill_when(process: subprocess.Popen[str], store: Path, key: str) -> None:
+    """Kill the process as soon as the store has an object whose key ends like this."""
+    while process.poll() is None and not any(str(path).endswith(key) for path in store.rglob("*.json")):
+        time.sleep(0.002)
+    process.send_signal(signal.SIGKILL)
+    process.communicate(timeout=60)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("engine", "points"), [("simulate", LAST_OF), ("run", LAST_OF[2:4])])
+def test_a_run_killed_anywhere_ends_with_the_same_model(
+    tiny_job: Path, tmp_path: Path, quiet_environment: dict[str, str], engine: str, points: list[str]
+) -> None:
+    environment = quiet_environment | {"PREFECT_HOME": str(tmp_path / "prefect")}
+    store = tmp_path / "killed"
+    for point in points:
+        kill_when(start(engine, tiny_job, store, environment), store, point)
+        no_server_left(tmp_path)
+    killed = finish(engine, tiny_job, store, environment)
+    whole = finish("simulate", tiny_job, tmp_path / "whole", environment)
+    assert killed["model_digest"] == whole["model_digest"]
+    assert killed["metrics"] == whole["metrics"]
+    assert killed["gate"]["decision"] == whole["gate"]["decision"] == "pass"
+    rounds = [path.read_bytes() for folder in (store, tmp_path / "whole") for path in folder.rglob("round.jsonl")]
+    assert rounds[0] == rounds[1]
+
+
+def no_server_left(home: Path) -> None:
+    """A private Prefect server ends with the run that it serves, however that ended."""
+    deadline = time.monotonic() + 30
+    while servers := [p for p in psutil.process_iter() if _is_server(p, home)]:
+        assert time.monotonic() < deadline, servers
+        time.sleep(0.1)
+
+
+def _is_server(process: psutil.Process, home: Path) -> bool:
+    try:
+        return process.environ().get("PREFECT_HOME", "").startswith(str(home))
+    except psutil.Error:
+        return False
+
+
+@pytest.mark.slow
+def test_two_runs_of_one_plan_at_once_agree(tiny_job: Path, tmp_path: Path, quiet_environment: dict[str, str]) -> None:
+    both = [start("simulate", tiny_job, tmp_path / "store", quiet_environment) for _ in range(2)]
+    results = []
+    for process in both:
+        out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        results.append(json.loads(out))
+    assert results[0] == results[1]

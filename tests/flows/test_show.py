@@ -1,0 +1,36 @@
+import itertools
+import json
+from pathlib import Path
+
+from fedloom.flows import show
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.plan import plan_digest
+from fedloom.specs.bundle import load_job
+
+STEPS = ["select", "distribute", "train", "aggregate", "evaluate", "gate"]
+
+
+def test_the_tree_names_every_step_the_digest_and_the_costs(tiny_job: Path) -> None:
+    plan = compile_plan(load_job(tiny_job))
+    tree = show.as_tree(plan)
+    assert [line.split("─ ")[1].split()[0] for line in tree.splitlines() if "─ " in line] == [
+        "initialise", "rounds", *STEPS,
+    ]  # fmt: skip
+    assert plan_digest(plan) in tree
+    assert "145" in tree
+
+
+def test_json_is_the_plan_that_the_digest_covers(tiny_job: Path) -> None:
+    plan = compile_plan(load_job(tiny_job))
+    shown = json.loads(show.as_json(plan))
+    from fedloom.specs.canonical import digest
+
+    assert shown["digest"] == digest(shown["plan"]) == plan_digest(plan)
+
+
+def test_mermaid_and_dot_draw_every_edge(tiny_job: Path) -> None:
+    plan = compile_plan(load_job(tiny_job))
+    for a, b in itertools.pairwise(STEPS):
+        assert f"{a} --> {b}" in show.as_mermaid(plan)
+        assert f'"{a}" -> "{b}";' in show.as_dot(plan)
+    assert show.as_dot(plan).count("{") == show.as_dot(plan).count("}")
