@@ -5,9 +5,20 @@ from typing import Annotated, Literal, Self
 from pydantic import ConfigDict, Field, model_validator
 
 from fedloom.specs.base import FreeForm, Section, Semver
-from fedloom.specs.fields import Count, Date, Flag, Name, NotNegative, Number, Positive, Rate, Scalar
+from fedloom.specs.fields import (
+    Count,
+    Date,
+    DpMechanism,
+    Flag,
+    Name,
+    NotNegative,
+    Number,
+    Positive,
+    Priority,
+    Rate,
+    Scalar,
+)
 
-AlertPriority = Literal["low", "medium", "high", "critical"]
 Action = Literal["REJECT", "ALERT", "WARNING"]
 
 
@@ -37,7 +48,7 @@ class DpMetadata(Section):
 
     version: Semver = Field(description="Semantic version of the policy.")
     owner: str | None = Field(None, description="Who answers for it.")
-    mechanism: Literal["DP-SGD", "DP-FedAvg"] | None = Field(None, description="The mechanism.")
+    mechanism: DpMechanism | None = Field(None, description="The mechanism.")
     last_reviewed: Date | None = Field(None, description="Day of the last review.")
 
 
@@ -132,7 +143,7 @@ class RangeConstraint(Section):
     physical_justification: str | None = Field(None, description="Why these bounds.")
     action_below: Action | None = Field(None, description="What happens to a value below min.")
     action_above: Action | None = Field(None, description="What happens to a value above max.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
@@ -151,7 +162,7 @@ class RateConstraint(Section):
     window: Positive = Field(1.0, description="Length of the window, in seconds.")
     physical_justification: str | None = Field(None, description="Why this bound.")
     action_exceed: Action | None = Field(None, description="What happens when it is exceeded.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
 
 class ConsistencyConstraint(Section):
@@ -163,7 +174,7 @@ class ConsistencyConstraint(Section):
     condition: Name = Field(description="The relation.")
     physical_justification: str | None = Field(None, description="Why it holds.")
     action_fail: Action | None = Field(None, description="What happens when it does not hold.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
 
 class CompletenessConstraint(Section):
@@ -175,7 +186,7 @@ class CompletenessConstraint(Section):
     fields: tuple[Name, ...] = Field((), description="Fields that must be there.")
     action_exceed: Action | None = Field(None, description="What happens when too much is missing.")
     action_missing: Action | None = Field(None, description="What happens when a field is missing.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
 
 class TemporalConstraint(Section):
@@ -186,7 +197,7 @@ class TemporalConstraint(Section):
     max_future_offset: NotNegative | None = Field(None, description="Clock skew allowed, in seconds.")
     max_age: NotNegative | None = Field(None, description="Greatest age allowed, in seconds.")
     action_fail: Action | None = Field(None, description="What happens when it does not hold.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
 
 class StatisticalConstraint(Section):
@@ -197,7 +208,7 @@ class StatisticalConstraint(Section):
     signals: Name | tuple[Name, ...] = Field(description="The signals, or a word such as all_numeric.")
     window: str | None = Field(None, description="Time over which it looks.")
     action_flag: Action | None = Field(None, description="What happens to a value that it flags.")
-    alert_priority: AlertPriority | None = Field(None, description="How urgent an alert is.")
+    alert_priority: Priority | None = Field(None, description="How urgent an alert is.")
 
 
 class ActionDefinition(Section):
@@ -244,7 +255,7 @@ class PiiField(Section):
     pii_type: Literal["direct_identifier", "indirect_identifier", "pseudonym", "location_data"] = Field(
         description="What kind of personal data it is."
     )
-    sensitivity: AlertPriority = Field(description="How sensitive it is.")
+    sensitivity: Priority = Field(description="How sensitive it is.")
     description: str | None = Field(None, description="What it holds.")
     present_in_contract: Flag = Field(description="Whether the contract's data has the field.")
     action: Literal["MUST_PSEUDONYMIZE", "ALREADY_PSEUDONYMIZED", "MUST_EXCLUDE", "MUST_EXCLUDE_OR_COARSEN"] = Field(

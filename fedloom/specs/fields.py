@@ -90,5 +90,13 @@ Duration = Annotated[
 ]
 """A whole number and a unit, e.g. "8 hours"; kept as written, read with parse_duration."""
 
+# One name each: Literals of the same values in another order are equal to Python, which then may take the one that
+# it saw first, and a schema's order would depend on what was imported before.
+Comparison = Literal["greater_than", "greater_than_or_equal", "less_than", "less_than_or_equal", "equal"]
+Weekday = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
+ClockTimeUtc = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d( UTC)?$")]
+JobStatus = Literal["draft", "approved", "active", "completed", "failed", "archived"]
+Priority = Literal["low", "medium", "high", "critical"]
+DpMechanism = Literal["DP-SGD", "DP-FedAvg"]
 Channel = Literal["email", "slack", "pagerduty", "webhook"]
 AlertSeverity = Literal["info", "warning", "critical"]

@@ -1,11 +1,11 @@
 """The canonical model of a job spec."""
 
-from typing import Annotated, Literal
+from typing import Annotated
 
 from pydantic import Field
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Email, Name, Timestamp
+from fedloom.specs.fields import Email, JobStatus, Name, Priority, Timestamp
 from fedloom.specs.job_aggregation import AggregationSpec
 from fedloom.specs.job_model import ModelSpec
 from fedloom.specs.job_orchestration import OrchestrationSpec
@@ -35,12 +35,8 @@ class JobMetadata(Section):
     contact: Email | None = Field(None, description="E-mail address of the owner.")
     created_at: Timestamp | None = Field(None, description="When it was written (RFC 3339).")
     updated_at: Timestamp | None = Field(None, description="When it was last changed (RFC 3339).")
-    status: Literal["draft", "approved", "active", "completed", "failed", "archived"] = Field(
-        "draft", description="Where it stands in its life."
-    )
-    priority: Literal["low", "medium", "high", "critical"] = Field(
-        "medium", description="Its priority among other jobs."
-    )
+    status: JobStatus = Field("draft", description="Where it stands in its life.")
+    priority: Priority = Field("medium", description="Its priority among other jobs.")
 
 
 class Job(Section):

@@ -1,11 +1,11 @@
 """When a job runs, with which clients, and when a round counts."""
 
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
 from pydantic import Field, model_validator
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Count, Flag, Name, Natural, NotNegative, Positive, Rate
+from fedloom.specs.fields import ClockTimeUtc, Count, Flag, Name, Natural, NotNegative, Positive, Rate, Weekday
 
 ScheduleType = Literal["weekly", "bi_weekly", "on_demand", "cron"]
 SelectionAlgorithm = Literal["random", "importance_sampling", "active_learning"]
@@ -15,12 +15,8 @@ class JobSchedule(Section):
     """When the job is launched."""
 
     type: ScheduleType = Field(description="Kind of schedule.")
-    launch_day: Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"] | None = Field(
-        None, description="Day of a weekly or bi_weekly launch."
-    )
-    launch_time: Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d( UTC)?$")] | None = Field(
-        None, description="Time of the launch as HH:MM, in UTC."
-    )
+    launch_day: Weekday | None = Field(None, description="Day of a weekly or bi_weekly launch.")
+    launch_time: ClockTimeUtc | None = Field(None, description="Time of the launch as HH:MM, in UTC.")
     cron_expression: Name | None = Field(None, description="For type cron: minute hour day month weekday.")
 
 

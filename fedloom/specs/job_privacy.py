@@ -5,14 +5,14 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Count, Flag, Natural, Number, Positive
+from fedloom.specs.fields import Count, DpMechanism, Flag, Natural, Number, Positive
 
 
 class DifferentialPrivacy(Section):
     """Noise and clipping, and the budget they must keep."""
 
     enabled: Flag = Field(description="Whether differential privacy is on.")
-    mechanism: Literal["DP-SGD", "DP-FedAvg"] | None = Field(
+    mechanism: DpMechanism | None = Field(
         None, description="DP-SGD: noise in local training; DP-FedAvg: noise on the aggregate."
     )
     epsilon: Annotated[Number, Field(ge=0.01, le=10)] | None = Field(

@@ -5,9 +5,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Count, Flag, Name, Number, Positive, Rate
-
-Comparison = Literal["less_than", "less_than_or_equal", "greater_than", "greater_than_or_equal", "equal"]
+from fedloom.specs.fields import Comparison, Count, Flag, Name, Number, Positive, Rate
 
 
 class HoldoutDataset(Section):

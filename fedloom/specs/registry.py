@@ -8,7 +8,7 @@ from typing import Literal
 from pydantic import Field
 
 from fedloom.specs.base import Section, Semver
-from fedloom.specs.fields import Date, Name, Timestamp, parse_timestamp
+from fedloom.specs.fields import Date, JobStatus, Name, Priority, Timestamp, parse_timestamp
 from fedloom.specs.problems import Severity
 
 State = Literal["active", "draft", "completed", "failed"]
@@ -34,9 +34,7 @@ class JobEntry(Section):
     job_id: Name = Field(description="job_id of the job.")
     name: Name = Field(description="Name shown to people.")
     version: Semver = Field(description="Semantic version of the job.")
-    status: Literal["draft", "approved", "active", "completed", "failed", "archived"] = Field(
-        description="State of the job; agrees with the section that it stands in."
-    )
+    status: JobStatus = Field(description="State of the job; agrees with the section that it stands in.")
     owner: Name = Field(description="Who answers for the job.")
     created_at: Timestamp = Field(description="When the job was created (RFC 3339).")
     completed_at: Timestamp | None = Field(None, description="When it was completed (RFC 3339).")
@@ -47,7 +45,7 @@ class JobEntry(Section):
     )
     model_registry_ref: str | None = Field(None, description="The model that the job trains.")
     data_contract_ref: str | None = Field(None, description="The data contract that it reads.")
-    priority: Literal["low", "medium", "high", "critical"] | None = Field(None, description="Its priority.")
+    priority: Priority | None = Field(None, description="Its priority.")
     tags: tuple[str, ...] = Field((), description="Words to find it by.")
 
 

@@ -9,6 +9,7 @@ from fedloom.specs.base import Section, Semver
 from fedloom.specs.fields import (
     AlertSeverity,
     Channel,
+    Comparison,
     Count,
     Email,
     Flag,
@@ -75,8 +76,8 @@ class SuccessCriterion(Section):
 
     metric: RolloutMetric = Field(description="The metric watched.")
     threshold: Number = Field(description="The value that it is compared with.")
-    comparison: Literal["greater_than", "greater_than_or_equal", "less_than", "less_than_or_equal", "equal"] | None = (
-        Field(None, description="How it is compared; by default in the metric's own direction.")
+    comparison: Comparison | None = Field(
+        None, description="How it is compared; by default in the metric's own direction."
     )
 
 

@@ -9,6 +9,7 @@ from fedloom.specs.base import Section, Semver
 from fedloom.specs.fields import (
     AlertSeverity,
     Channel,
+    ClockTimeUtc,
     Count,
     Duration,
     Flag,
@@ -18,13 +19,12 @@ from fedloom.specs.fields import (
     Positive,
     Rate,
     Timestamp,
+    Weekday,
     parse_duration,
     parse_timestamp,
 )
 
-Weekday = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 ClockTime = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d$")]
-ClockTimeUtc = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d( UTC)?$")]
 ActionOnFail = Literal["skip_round", "delay", "alert", "alert_and_retry", "queue"]
 
 

@@ -1,0 +1,54 @@
+"""The run store and client data on a real S3 API."""
+
+import uuid
+from collections.abc import Callable, Iterator
+
+import pytest
+import s3fs
+from moto.server import ThreadedMotoServer
+
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.inline import simulate
+from fedloom.flows.result import read_result
+from fedloom.specs.bundle import load_job
+from fedloom.tasks.errors import StoreError
+from fedloom.tasks.step import Run
+from fedloom.tasks.store import RunStore
+
+
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test-secret-value")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    name = f"fleet-{uuid.uuid4().hex}"
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
+    s3fs.S3FileSystem.clear_instance_cache()
+    server.stop()
+
+
+def test_a_run_on_s3_gives_the_same_model_as_one_in_a_folder(bucket: str, make_run: Callable[..., Run]) -> None:
+    results = []
+    for store in (f"{bucket}/runs", None):
+        run = make_run(store)
+        plan = compile_plan(load_job(run.folder))
+        simulate(plan, run)
+        results.append(read_result(plan, run))
+    assert results[0].model_digest == results[1].model_digest
+    assert results[0].gate == results[1].gate
+    on_s3 = s3fs.S3FileSystem().find(f"{bucket}/runs")
+    assert any(key.endswith("/runs/champions/fl-tiny.json") for key in on_s3)
+    assert not any(b"test-secret-value" in s3fs.S3FileSystem().cat_file(key) for key in on_s3)
+
+
+def test_a_missing_bucket_is_a_clear_error(bucket: str) -> None:
+    with pytest.raises(StoreError, match=r"cannot write k\.json to the run store s3://nowhere/runs"):
+        RunStore("s3://nowhere/runs").write("k.json", b"{}")
+    with pytest.raises(StoreError, match=r"k\.json from the run store .*: it is not there"):
+        RunStore(f"{bucket}/runs").read("k.json")
