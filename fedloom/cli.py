@@ -95,6 +95,7 @@ def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: s
     from fedloom.flows.runs import open_run
 
     bundle, plan = _compiled(job, seed, rounds)
+    _tell_notes(bundle)
     _prepare(bundle)
     opened = open_run(plan, bundle, _store_url(store), name)
     with ProgressDisplay(plan, sys.stderr) as display:
@@ -113,6 +114,7 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
     from fedloom.flows.progress import ProgressDisplay
 
     bundle, plan = _compiled(job, seed, rounds)
+    _tell_notes(bundle)
     _prepare(bundle)
     with ProgressDisplay(plan, sys.stderr) as display:
         result = run_on_prefect(
@@ -157,14 +159,12 @@ def plan(job: str, form: str, seed: int | None, rounds: int | None) -> None:
     """Print the DAG of JOB, its digest and what it will cost."""
     from fedloom.flows import show
 
-    shown: dict[str, Callable[[Plan], str]] = {
-        "tree": show.as_tree,
-        "json": show.as_json,
-        "mermaid": show.as_mermaid,
-        "dot": show.as_dot,
-    }
     bundle, compiled = _compiled(job, seed, rounds)
-    click.echo(shown[form](compiled))
+    if form == "json":
+        click.echo(show.as_json(compiled, bundle))
+    else:
+        drawn = {"tree": show.as_tree, "mermaid": show.as_mermaid, "dot": show.as_dot}
+        click.echo(drawn[form](compiled))
     if form == "tree":
         for note in show.notes(bundle):
             click.echo(f"note: {note}")
@@ -284,6 +284,13 @@ def _prepare(bundle: JobBundle) -> None:
 
     gc.enable()
     prepare_data(bundle, _say)
+
+
+def _tell_notes(bundle: JobBundle) -> None:
+    from fedloom.flows.show import notes
+
+    for note in notes(bundle):
+        _say(f"note: {note}")
 
 
 def _say(line: str) -> None:

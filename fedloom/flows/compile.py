@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from typing import cast
-
 from fedloom.flows.estimate import shard_memory
 from fedloom.flows.plan import Loop, OutputRef, Plan, Resources, Step
+from fedloom.flows.runnable import not_runnable, own_criteria, signals_of
 from fedloom.flows.support import LOSSES, not_built
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract
-from fedloom.specs.criteria import Criterion, eligibility_tests
+from fedloom.specs.criteria import eligibility_tests
 from fedloom.specs.job import Job
 from fedloom.specs.job_release import Bounds
-from fedloom.specs.problems import Problem, SpecError
-from fedloom.specs.selector import EligibilityCriteria, Selector
+from fedloom.specs.problems import SpecError
+from fedloom.specs.selector import Selector
 from fedloom.tasks.architectures import DEFAULTS
 from fedloom.tasks.metrics import HIGHER_IS_BETTER, canonical_metric
 from fedloom.tasks.recipe import (
@@ -32,12 +31,9 @@ PLAN_FORMAT = 1
 _THREADS = 1
 _ROUND_TIMEOUT_MINUTES = 60
 """How long a client may train when the job does not say."""
-_DERIVED = frozenset({"input_dim", "sequence_length", "num_classes"})
-"""Settings that the specs' checks have found equal to what follows from inputs and labels."""
 _DEFAULT_METRICS = {
     "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
     "multi_class": ("accuracy", "f1_score"),
-    "regression": ("mean_absolute_error", "r2"),
     "reconstruction_error": ("reconstruction_error", "auc"),
 }
 
@@ -53,7 +49,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     Raises:
         SpecError: when the specs ask for what this version cannot do, or lack what a run needs.
     """
-    problems = [*not_built(bundle), *_incomplete(bundle)]
+    problems = [*not_built(bundle), *not_runnable(bundle)]
     if problems:
         raise SpecError(problems)
     recipe = _recipe(bundle, seed, rounds)
@@ -88,41 +84,6 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     )
 
 
-def _incomplete(bundle: JobBundle) -> list[Problem]:
-    """What a run needs and a valid spec may leave out."""
-    found = []
-    if bundle.fleet is None:
-        found.append(bundle.problem("job", (), "error", "the job has no fleet to run on", "add a fleet.yaml"))
-    inputs = bundle.job.model.input_schema
-    at = ("model_config", "input_schema")
-    if not _signals(bundle.job, bundle.contract):
-        hint = "name them under signals, or a signal group of the contract"
-        found.append(bundle.problem("job", at, "error", "the job names no signals to read", hint))
-    if inputs.window_size is None:
-        hint = "add window_size, the number of samples in a window"
-        found.append(bundle.problem("job", at, "error", "the job does not say how long a window is", hint))
-    return [*found, *_foreign_settings(bundle)]
-
-
-def _foreign_settings(bundle: JobBundle) -> list[Problem]:
-    model = bundle.job.model
-    if model.architecture not in DEFAULTS:
-        return []
-    known = DEFAULTS[model.architecture]
-    given = model.model_hyperparameters.model_dump(exclude_none=True)
-    return [
-        bundle.problem(
-            "job",
-            ("model_config", "model_hyperparameters", name),
-            "error",
-            f"{name} is no setting of {model.architecture}",
-            f"it has {', '.join(known)}",
-        )
-        for name in given
-        if name not in known and name not in _DERIVED
-    ]
-
-
 def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
     job, fleet = bundle.job, bundle.fleet
     assert fleet is not None, "a job without a fleet is refused before"
@@ -146,29 +107,22 @@ def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
     )
 
 
-def _signals(job: Job, contract: DataContract | None) -> tuple[str, ...]:
-    inputs = job.model.input_schema
-    if inputs.signals:
-        return inputs.signals
-    groups = contract.schema_.signal_groups if contract is not None else {}
-    return groups.get(inputs.signal_group or "", ())
-
-
 def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
-    """The windows a model reads, standardised by the contract's nominal values where it gives them for all."""
+    """The windows that a model reads, standardised by the contract's nominal values where a signal has them."""
     inputs, output = job.model.input_schema, job.model.output_schema
-    signals = _signals(job, contract)
+    signals = signals_of(job, contract)
     size = inputs.window_size or 0
     known = {signal.name: signal for signal in contract.schema_.signals} if contract is not None else {}
-    nominal = [known[name] for name in signals if name in known and known[name].mean is not None]
-    complete = len(nominal) == len(signals)
+    nominal = [(known[name].mean, known[name].std) if name in known else (None, None) for name in signals]
+    given = any(mean is not None for mean, _ in nominal)
     return WindowSpec(
         signals=signals,
         window_size=size,
         stride=inputs.stride or size,
         label_column=output.label_column,
-        mean=tuple(cast(float, signal.mean) for signal in nominal) if complete else (),
-        std=tuple(cast(float, signal.std) for signal in nominal) if complete else (),
+        label_optional=output.type == "reconstruction_error",
+        mean=tuple(0.0 if mean is None else mean for mean, _ in nominal) if given else (),
+        std=tuple(1.0 if std is None else std for _, std in nominal) if given else (),
     )
 
 
@@ -178,8 +132,8 @@ def _model(job: Job, inputs: WindowSpec) -> ModelRecipe:
     if model.architecture != "Custom":
         known = DEFAULTS[model.architecture]
         given = {**known, **{name: value for name, value in given.items() if name in known}}
-    labels = len(model.output_schema.labels or ())
-    classes = {"binary_classification": 2, "multi_class": labels or model.model_hyperparameters.num_classes or 2}
+    labels = len(model.output_schema.labels or ()) or model.model_hyperparameters.num_classes
+    classes = {"binary_classification": 2, "multi_class": labels or 0}
     return ModelRecipe(
         architecture=model.architecture,
         custom_class=model.custom_class,
@@ -198,27 +152,22 @@ def _selection(job: Job, selector: Selector | None) -> SelectionRecipe:
     algorithm = how.algorithm if how else chosen.algorithm
     target = how.num_clients if how else chosen.target_clients or orchestration.max_clients
     black, grey, watch = (selector.blacklist, selector.greylist, selector.monitoring) if selector else (None,) * 3
-    alert = watch.eligibility_threshold if watch and watch.alert_on_low_eligibility else None
+    minimum = max((how.min_clients if how else None) or 1, orchestration.min_clients)
+    watching = watch is not None and watch.alert_on_low_eligibility
     return SelectionRecipe(
         algorithm=algorithm,
         target=min(target, orchestration.max_clients),
-        minimum=max((how.min_clients if how else None) or 1, orchestration.min_clients),
-        criteria=eligibility_tests(selector.eligibility_criteria) if selector else _own_criteria(job),
-        blocked=tuple(sorted(black.client_ids)) if black and black.enabled else (),
+        minimum=minimum,
+        criteria=eligibility_tests(selector.eligibility_criteria) if selector else own_criteria(job),
+        blocked=tuple((c, black.reasons.get(c, "")) for c in sorted(black.client_ids))
+        if black and black.enabled
+        else (),
         grey=tuple(sorted(grey.client_ids)) if grey and grey.enabled else (),
         grey_factor=_factor(selector),
         weight_column="data_samples" if algorithm == "importance_sampling" else None,
-        alert_below=alert or 0,
+        alert_below=((watch.eligibility_threshold if watch else None) or minimum) if watching else 0,
         shard_size=orchestration.shard_size,
     )
-
-
-def _own_criteria(job: Job) -> tuple[Criterion, ...]:
-    """The criteria inside the job, which count when there is no selector."""
-    asked = job.orchestration.client_selection.eligibility_criteria
-    given = asked.model_dump(exclude_none=True) if asked is not None else {}
-    tests = eligibility_tests(EligibilityCriteria.model_validate({"min_data_samples": 1, **given}))
-    return tuple(test for test in tests if test.path.split(".")[1] in given)
 
 
 def _factor(selector: Selector | None) -> float:

@@ -23,18 +23,34 @@ class FedJob:
         bundle: The checked specs.
     """
 
-    def __init__(self, job: Mapping[str, Any], *, folder: Path | str = ".", **companions: Mapping[str, Any]) -> None:
+    def __init__(
+        self,
+        job: Mapping[str, Any],
+        *,
+        folder: Path | str = ".",
+        selector: Mapping[str, Any] | None = None,
+        rollout: Mapping[str, Any] | None = None,
+        schedule: Mapping[str, Any] | None = None,
+        contract: Mapping[str, Any] | None = None,
+        fleet: Mapping[str, Any] | None = None,
+    ) -> None:
         """Check the specs.
 
         Args:
             job: The job.
             folder: The folder that relative paths in the specs start from.
-            companions: selector, rollout, schedule, contract and fleet, as far as the job has them.
+            selector: Who may take part.
+            rollout: How a model is released.
+            schedule: When the job is launched.
+            contract: The data contract.
+            fleet: The roster of clients.
 
         Raises:
             SpecError: with all problems at once.
         """
-        documents = {"job": dict(job)} | {kind: dict(spec) for kind, spec in companions.items()}
+        given = {"job": job, "selector": selector, "rollout": rollout, "schedule": schedule}
+        given |= {"contract": contract, "fleet": fleet}
+        documents = {kind: dict(spec) for kind, spec in given.items() if spec is not None}
         self.bundle = bundle_from_documents(documents, Path(folder))
 
     def plan(self, seed: int | None = None, rounds: int | None = None) -> Plan:

@@ -34,3 +34,7 @@ def run_on_prefect(listener: Listener, say: Callable[[str], None], **parameters:
                 listening.reset(token)
     except PrefectUnavailable as error:
         raise RunError(str(error)) from error
+    except Exception as error:
+        if type(error).__module__.partition(".")[0] not in ("prefect", "httpx", "httpcore"):
+            raise
+        raise RunError(f"the Prefect API was lost ({type(error).__name__}: {error}); run again to continue") from error

@@ -69,9 +69,17 @@ def federated_job(
     run = open_run(plan, bundle, store, name)
     get_run_logger().info("run %s, plan %s", run.run_id, run.plan_digest)
     performer = _Prefect(plan, run, listening.get())
-    walk(plan, performer)
-    _publish_tables(plan, run)
-    return asdict(read_result(plan, run))
+    try:
+        walk(plan, performer)
+    finally:
+        _publish_rounds(run)
+    result = read_result(plan, run)
+    create_table_artifact(
+        result.gate["checks"],
+        key="gate",
+        description=f"Gate of {run.run_id}: {result.gate['decision']} ({result.gate['stop_reason']})",
+    )
+    return asdict(result)
 
 
 @dataclass
@@ -136,9 +144,11 @@ class _Prefect:
             update_progress_artifact(self.progress, done)
 
 
-def _publish_tables(plan: Plan, run: Run) -> None:
-    """Round metrics and gate as tables, where people who use the UI look."""
-    result = read_result(plan, run)
+def _publish_rounds(run: Run) -> None:
+    """Round metrics as a table, where people who use the UI look; also for a run that could not go on."""
+    key = run.key("round.jsonl")
+    if not run.store.exists(key):
+        return
     rounds = [
         {
             "round": line["round"],
@@ -146,11 +156,6 @@ def _publish_tables(plan: Plan, run: Run) -> None:
             "loss": line["train_loss"],
             **line["metrics"],
         }
-        for line in read_rounds(run.store.read(run.key("round.jsonl")))
+        for line in read_rounds(run.store.read(key))
     ]
     create_table_artifact(rounds, key="round-metrics", description=f"Rounds of {run.run_id}")
-    create_table_artifact(
-        result.gate["checks"],
-        key="gate",
-        description=f"Gate of {run.run_id}: {result.gate['decision']} ({result.gate['stop_reason']})",
-    )

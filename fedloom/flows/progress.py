@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import deque
 from types import TracebackType
 from typing import Any, Self, TextIO
 
@@ -33,7 +34,8 @@ class ProgressDisplay:
         )
         self._task = self._bar.add_task(plan.job_id, total=plan.loop.rounds, step="")
         self._outputs: dict[str, dict[str, Any]] = {}
-        self._started = self._round_started = 0.0
+        self._recent: deque[float] = deque(maxlen=5)  # rounds that were found finished should not count for long
+        self._round_started = 0.0
 
     def __enter__(self) -> Self:
         self._bar.start()
@@ -46,8 +48,8 @@ class ProgressDisplay:
 
     def __call__(self, event: StepDone) -> None:
         """Take note of a finished step."""
-        if not event.round or not self._started:  # imports and set-up must not spoil the estimate
-            self._started = self._round_started = time.monotonic()
+        if not event.round:  # imports and set-up must not spoil the estimate
+            self._round_started = time.monotonic()
         shard = "" if event.shard is None else f" {event.shard + 1}/{event.of}"
         self._bar.update(self._task, step=f"round {event.round} {event.step}{shard}")
         if event.lost is not None:
@@ -59,9 +61,12 @@ class ProgressDisplay:
 
     def _round_done(self, round: int) -> None:
         now = time.monotonic()
+        self._recent.append(now - self._round_started)
         took, measured = self._outputs["aggregate"], self._outputs["evaluate"]["metrics"]
         loss = "–" if took["train_loss"] is None else f"{took['train_loss']:.4f}"
         shown = [name for name in self.plan.recipe.evaluation.metrics if name in measured][:2]
+        if self._outputs["select"]["low_eligibility"]:
+            self._console.print(f"round {round}: only {self._outputs['select']['eligible']} clients were eligible")
         parts = [
             f"round {round:>{len(str(self.plan.loop.rounds))}}/{self.plan.loop.rounds}",
             f"clients {took['participants']}/{took['cohort']}",
@@ -72,7 +77,7 @@ class ProgressDisplay:
         if self._outputs["gate"]["stop"]:
             parts.append(self._outputs["gate"]["stop_reason"])
         else:
-            parts.append(f"ETA {_clock((now - self._started) / round * (self.plan.loop.rounds - round))}")
+            parts.append(f"ETA {_clock(sum(self._recent) / len(self._recent) * (self.plan.loop.rounds - round))}")
         self._console.print("  ".join(parts), markup=False)
         self._bar.update(self._task, completed=round)
         self._round_started = now

@@ -10,7 +10,7 @@ from fedloom.flows.plan import Plan
 from fedloom.specs.bundle import JobBundle
 from fedloom.tasks import datasets
 from fedloom.tasks.errors import RunError
-from fedloom.tasks.rounds import read_rounds
+from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run
 
 
@@ -45,11 +45,13 @@ def read_result(plan: Plan, run: Run) -> RunResult:
     Raises:
         RunError: when it has not.
     """
-    key = run.key("round.jsonl")
-    lines = read_rounds(run.store.read(key)) if run.store.exists(key) else []
-    gate = Place(run, lines[-1]["round"]).find("gate") if lines else None
-    if gate is None or not gate["outputs"][plan.loop.until.output]:
-        raise RunError(f"run {run.run_id} has not ended yet; run it again to continue it")
+    place, gate = Place(run, 0), None
+    while gate is None or not gate["outputs"][plan.loop.until.output]:
+        place = Place(run, place.round + 1)
+        gate = place.find("gate")
+        if gate is None:
+            raise RunError(f"run {run.run_id} has not ended yet; run it again to continue it")
+    lines = progress(place).lines
     last = lines[-1]
     outputs = gate["outputs"]
     return RunResult(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import sys
+from pathlib import Path
 
 from fedloom.flows.plan import Plan, plan_digest
 from fedloom.specs.bundle import JobBundle
@@ -32,10 +33,24 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
         raise ConfigurationError(f"run name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-'")
     if bundle.fleet is None:
         raise ConfigurationError("the job has no fleet to run on")
-    if plan.recipe.model.architecture == "Custom" and str(bundle.folder) not in sys.path:
-        # A custom class may stand in the job's own folder; installed packages come first.
-        sys.path.append(str(bundle.folder))
+    if plan.recipe.model.architecture == "Custom":
+        _make_importable(plan.recipe.model.custom_class or "", bundle.folder.resolve())
     run = Run(plan.recipe, plan_digest(plan), bundle.fleet, bundle.folder, RunStore(store), name)
     if not run.store.exists(run.key("plan.json")):
         run.store.write_json(run.key("plan.json"), plain(plan))
     return run
+
+
+def _make_importable(custom_class: str, folder: Path) -> None:
+    """Let a custom class stand in the job's own folder; installed packages come first.
+
+    Raises:
+        ConfigurationError: when another job's module of the same name is loaded already.
+    """
+    name = custom_class.partition(":")[0].partition(".")[0]
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    own = next((path for path in (folder / f"{name}.py", folder / name / "__init__.py") if path.exists()), None)
+    if own is not None and loaded is not None and Path(loaded).resolve() != own:
+        raise ConfigurationError(f"module {name!r} of {custom_class!r} is loaded from {loaded} already; rename one")
+    if str(folder) not in sys.path:
+        sys.path.append(str(folder))

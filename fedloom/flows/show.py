@@ -37,15 +37,22 @@ def as_tree(plan: Plan) -> str:
     return "\n".join(lines)
 
 
-def as_json(plan: Plan) -> str:
-    """The plan, its digest and the estimates as JSON."""
-    shown = {"digest": plan_digest(plan), "plan": plain(plan), "estimate": asdict(estimate(plan.recipe))}
+def as_json(plan: Plan, bundle: JobBundle) -> str:
+    """The plan, its digest, the estimates and the notes as JSON."""
+    shown = {
+        "digest": plan_digest(plan),
+        "plan": plain(plan),
+        "estimate": asdict(estimate(plan.recipe)),
+        "notes": notes(bundle),
+    }
     return json.dumps(shown, indent=2, ensure_ascii=False)
 
 
 def notes(bundle: JobBundle) -> list[str]:
-    """What the job folder holds that a run of the plan does not carry out."""
+    """What the job folder says that a run of the plan does not act upon."""
     job, found = bundle.job, []
+    if job.metadata.status in ("completed", "failed", "archived"):
+        found.append(f"the job's status is {job.metadata.status}, and it runs all the same")
     if bundle.schedule is not None or job.orchestration.schedule.type != "on_demand":
         found.append("the schedule is checked, and not carried out: a run starts when it is called")
     if bundle.rollout is not None or job.deployment is not None:
@@ -54,6 +61,27 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("resources are for clusters: a run on this machine takes what it needs")
     if job.monitoring is not None or job.compliance is not None:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
+    if job.resource_estimation is not None:
+        found.append("resource_estimation is kept for people; the plan has estimates of its own")
+    if job.orchestration.aggregation.staleness_threshold is not None:
+        found.append("rounds are synchronous: no update is ever stale")
+    if job.model.input_schema.sampling_rate is not None:
+        found.append("sampling_rate is kept for people: windows are counted in samples")
+    contract = bundle.contract
+    if contract is not None and (contract.constraints or any(s.min is not None for s in contract.schema_.signals)):
+        found.append("the contract's ranges and constraints are not enforced")
+    return found + _selector_notes(bundle)
+
+
+def _selector_notes(bundle: JobBundle) -> list[str]:
+    found: list[str] = []
+    if bundle.selector is None:
+        return found
+    how, watch = bundle.selector.selection_algorithm, bundle.selector.monitoring
+    if how.importance_metric is not None and how.algorithm != "importance_sampling":
+        found.append(f"importance_metric does not count: clients are drawn by {how.algorithm}")
+    if watch is not None and not watch.log_selection_decisions:
+        found.append("selection decisions are recorded always, also with log_selection_decisions: false")
     return found
 
 

@@ -21,7 +21,6 @@ WEIGHTS = ("num_samples", "uniform")
 LOSSES = {
     "binary_classification": ("BCEWithLogitsLoss",),
     "multi_class": ("CrossEntropyLoss",),
-    "regression": ("MSELoss", "L1Loss", "HuberLoss"),
     "reconstruction_error": ("MSELoss", "L1Loss", "HuberLoss"),
 }
 """Loss functions by model output; the first is the one taken when a spec names none."""
@@ -34,6 +33,10 @@ def not_built(bundle: JobBundle) -> list[Problem]:
         found += [
             bundle.problem("selector", trail, "not built", message) for trail, message in _selector(bundle.selector)
         ]
+    contract = bundle.contract.privacy if bundle.contract is not None else None
+    if contract is not None and contract.differential_privacy is not None and contract.differential_privacy.enabled:
+        message = "the data demands differential privacy, which is not built yet"
+        found.append(bundle.problem("contract", ("privacy", "differential_privacy"), "not built", message))
     return found
 
 
@@ -57,6 +60,17 @@ def _model(job: Job) -> Iterator[Finding]:
         yield ("model_config", "architecture"), _only("architecture", model.architecture, ARCHITECTURES)
     if model.framework != "PyTorch":
         yield ("model_config", "framework"), _only("framework", model.framework, ("PyTorch",))
+    output = model.output_schema
+    if output.type not in LOSSES:
+        yield ("model_config", "output_schema", "type"), _only("output", output.type, tuple(LOSSES))
+    if output.labels is not None and output.labels != tuple(range(len(output.labels))):
+        wanted = list(range(len(output.labels)))
+        yield (
+            ("model_config", "output_schema", "labels"),
+            f"labels other than {wanted}, in this order, are not built yet",
+        )
+    if output.threshold is not None and output.type != "binary_classification":
+        yield ("model_config", "output_schema", "threshold"), f"a threshold for {output.type} is not built yet"
     if model.model_source is not None:
         yield ("model_config", "model_source"), "starting from a trained model is not built yet"
 
@@ -66,7 +80,7 @@ def _training(job: Job) -> Iterator[Finding]:
     if training.algorithm not in ALGORITHMS:
         yield ("training_config", "algorithm"), _only("algorithm", training.algorithm, ALGORITHMS)
     loss, output = training.hyperparameters.loss_function, job.model.output_schema.type
-    if loss is not None and loss not in LOSSES[output]:
+    if loss is not None and loss not in LOSSES.get(output, (loss,)):
         trail = ("training_config", "hyperparameters", "loss_function")
         yield trail, _only(f"loss for {output}", loss, LOSSES[output])
 
@@ -81,14 +95,21 @@ def _clients(job: Job) -> Iterator[Finding]:
     if orchestration.aggregation.weights not in WEIGHTS:
         at = ("orchestration_config", "aggregation", "weights")
         yield at, _only("weights", orchestration.aggregation.weights, WEIGHTS)
-    if orchestration.timing is not None and orchestration.timing.trigger != "after_client_updates":
-        at = ("orchestration_config", "timing", "trigger")
-        yield at, _only("trigger", orchestration.timing.trigger, ("after_client_updates",))
+    if orchestration.timing is not None:
+        yield (
+            ("orchestration_config", "timing"),
+            "timing is not built yet; a round waits for each client up to the timeout",
+        )
 
 
 def _privacy(job: Job) -> Iterator[Finding]:
     if job.privacy.differential_privacy.enabled:
         yield ("privacy_config", "differential_privacy"), "differential privacy is not built yet; set it to false"
+    if job.privacy.pseudonymisation is not None:
+        yield (
+            ("privacy_config", "pseudonymisation"),
+            "pseudonyms are not built yet; name clients by pseudonyms in the fleet",
+        )
     if job.privacy.secure_aggregation.enabled:
         yield ("privacy_config", "secure_aggregation"), "secure aggregation is not built yet; set it to false"
 
@@ -121,8 +142,8 @@ def _evaluation(job: Job) -> Iterator[Finding]:
 
 def _metric(trail: Trail, name: str, output: str) -> Iterator[Finding]:
     if canonical_metric(name) not in HIGHER_IS_BETTER:
-        yield trail, _only("metric", name, sorted(OF_OUTPUT[output]))
-    elif canonical_metric(name) not in OF_OUTPUT[output]:
+        yield trail, _only("metric", name, sorted(OF_OUTPUT.get(output, ())))
+    elif output in OF_OUTPUT and canonical_metric(name) not in OF_OUTPUT[output]:
         yield trail, f"{name} is no metric of {output}; there are {', '.join(sorted(OF_OUTPUT[output]))}"
 
 
@@ -130,6 +151,8 @@ def _selector(selector: Selector) -> Iterator[Finding]:
     how = selector.selection_algorithm
     if how.algorithm not in SELECTIONS:
         yield ("selection_algorithm", "algorithm"), _only("selection", how.algorithm, SELECTIONS)
+    if how.sampling_weights:
+        yield ("selection_algorithm", "sampling_weights"), "sampling weights are not built yet"
     if how.stratify_by:
         yield ("selection_algorithm", "stratify_by"), "stratified selection is not built yet"
     if how.exploration_rate:

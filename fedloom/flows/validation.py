@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
+from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
 from fedloom.specs.bundle import resolve_job
 from fedloom.specs.dump import dump_yaml
@@ -54,7 +55,12 @@ def check(paths: Sequence[Path], everything: bool, schema: str | None) -> Report
         raise SpecError([Problem("error", "there are no specs below this folder", str(paths[0]))])
     checked = validate_paths(found, schema)
     unbuilt = [problem for bundle in checked.bundles for problem in not_built(bundle)]
-    return Report(checked, (*checked.problems, *unbuilt), tuple(skipped))
+    lacking = [
+        replace(problem, severity="warning", message=f"{problem.message}; the job cannot run as it is")
+        for bundle in checked.bundles
+        for problem in not_runnable(bundle)
+    ]
+    return Report(checked, (*checked.problems, *unbuilt, *lacking), tuple(skipped))
 
 
 def as_text(report: Report, form: Format, show: bool) -> str:

@@ -6,7 +6,10 @@ import hashlib
 import json
 from dataclasses import fields, is_dataclass
 from pathlib import PurePath
-from typing import Any
+from types import NoneType
+from typing import Any, TypeVar, cast, get_args, get_origin, get_type_hints
+
+T = TypeVar("T")
 
 
 def canonical_json(value: Any) -> bytes:
@@ -43,3 +46,34 @@ def plain(value: Any) -> Any:
     if isinstance(value, PurePath):
         return value.as_posix()
     return value
+
+
+def restore(kind: type[T], data: Any) -> T:
+    """A dataclass from what `plain` made of it.
+
+    Args:
+        kind: The dataclass; its fields are dataclasses, tuples, JSON values, or unions of the latter.
+        data: The plain data.
+
+    Raises:
+        ValueError: when the data is not that of such a dataclass.
+    """
+    try:
+        return cast(T, _restore(kind, data))
+    except (TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"this is no {kind.__name__}: {error}") from error
+
+
+def _restore(kind: Any, data: Any) -> Any:
+    if is_dataclass(kind) and isinstance(kind, type):
+        hints = get_type_hints(kind)
+        return kind(**{name: _restore(hints[name], value) for name, value in data.items()})
+    if isinstance(data, list):
+        inner = next((option for option in (kind, *get_args(kind)) if get_origin(option) is tuple), tuple[Any, ...])
+        types = get_args(inner)
+        if len(types) == 2 and types[1] is Ellipsis:
+            return tuple(_restore(types[0], item) for item in data)
+        return tuple(_restore(one, item) for one, item in zip(types, data, strict=True))
+    if kind is float or (NoneType in get_args(kind) and float in get_args(kind) and int not in get_args(kind)):
+        return data if data is None else float(data)
+    return data

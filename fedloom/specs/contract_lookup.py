@@ -27,6 +27,8 @@ def find_contract(reference: str, folder: Path) -> Path:
     else:
         relatives = [_relative(reference)]
     bases = list(_upwards(folder))
+    if named is None and "/" not in relatives[0]:
+        bases = bases[:1]  # a bare name is a file of the job, not one that lies about somewhere above
     for base in bases:
         for relative in relatives:
             path = base / relative

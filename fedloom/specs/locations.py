@@ -10,6 +10,8 @@ from typing import Literal
 
 _DATASET = re.compile(r"^dataset:(?P<name>[a-z0-9][a-z0-9._-]*)/(?P<path>.+)$")
 _URL = re.compile(r"^(?P<scheme>[A-Za-z][A-Za-z0-9+.-]*)://(?P<rest>.+)$")
+_VERSION = re.compile(r"(versionId|generation)=[\w.-]+")
+_REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "abfs", "abfss", "http", "https", "memory"})
 _LOCAL_SCHEMES = frozenset({"file", "local"})
 
 
@@ -53,8 +55,11 @@ def parse_location(text: str) -> Location:
         raise ValueError(f"{text!r} names a place on one machine; write a path relative to the fleet file")
     if "::" in text:
         raise ValueError(f"{text!r} chains file systems ('::'), which could reach files of this machine")
-    if "@" in match["rest"].split("/", 1)[0] and ":" in match["rest"].split("@", 1)[0]:
-        raise ValueError("the URL carries a password; credentials belong in the environment, not in a spec")
+    if match["scheme"].lower() not in _REMOTE_SCHEMES:
+        raise ValueError(f"{text!r} has an unknown scheme; there are {', '.join(sorted(_REMOTE_SCHEMES))}")
+    path, _, query = match["rest"].partition("?")
+    if "@" in path.split("/", 1)[0] or (query and not _VERSION.fullmatch(query)):
+        raise ValueError("the URL carries a password or token; credentials belong in the environment, not in a spec")
     return Location("url", text)
 
 

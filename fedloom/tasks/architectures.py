@@ -58,9 +58,7 @@ def outputs(model: ModelRecipe) -> int:
     """Numbers that the network gives for a window."""
     if model.output == "multi_class":
         return model.classes
-    if model.output == "reconstruction_error":
-        return model.window_size * model.channels
-    return 1
+    return model.window_size * model.channels if model.output == "reconstruction_error" else 1
 
 
 def parameter_count(model: ModelRecipe) -> int | None:

@@ -2,13 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
+from filelock import FileLock
+
+from fedloom.specs.canonical import plain, restore
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.recipe import ModelRecipe, Recipe
 from fedloom.tasks.step import Run
+from fedloom.tasks.window_spec import WindowSpec
 
 
 def _key(run: Run) -> str:
     return f"champions/{run.recipe.job_id}.json"
+
+
+@contextmanager
+def decided_alone(run: Run) -> Iterator[None]:
+    """Keep other runs on this store from moving the pointer between comparison and promotion.
+
+    Object stores have no locks: there, of two runs of a job that end in the same second the last one counts.
+    """
+    folder = run.store.local_folder
+    if folder is None:
+        yield
+        return
+    (folder / "champions").mkdir(parents=True, exist_ok=True)
+    with FileLock(folder / "champions" / f".{run.recipe.job_id}.lock"):
+        yield
 
 
 def current(run: Run) -> dict[str, Any] | None:
@@ -18,6 +42,21 @@ def current(run: Run) -> dict[str, Any] | None:
         return None
     pointer: dict[str, Any] = run.store.read_json(key)
     return pointer
+
+
+def own_recipe(run: Run, pointer: dict[str, Any]) -> Recipe:
+    """The run's recipe with the champion's own network and inputs, to measure it as it was trained.
+
+    Raises:
+        ConfigurationError: when the champion predicts something else.
+    """
+    try:
+        model, inputs = restore(ModelRecipe, pointer["model"]), restore(WindowSpec, pointer["inputs"])
+    except (KeyError, ValueError) as error:
+        raise ConfigurationError(f"the pointer {_key(run)} is damaged: {error}") from error
+    if (model.output, model.classes) != (run.recipe.model.output, run.recipe.model.classes):
+        raise ConfigurationError(f"it is a {model.output} model with {model.classes} classes")
+    return replace(run.recipe, model=model, inputs=inputs)
 
 
 def promote(run: Run, round: int, evaluation: dict[str, Any]) -> None:
@@ -30,6 +69,8 @@ def promote(run: Run, round: int, evaluation: dict[str, Any]) -> None:
             "run_id": run.run_id,
             "round": round,
             "model_digest": evaluation["model_digest"],
+            "model": plain(run.recipe.model),
+            "inputs": plain(run.recipe.inputs),
             "metrics": evaluation["metrics"],
             "holdout": evaluation["holdout"],
         },

@@ -109,8 +109,9 @@ def fit(order: Order, client: str, start: State, windows: Windows, model: nn.Mod
     Raises:
         DropoutError: when it takes too long, or its update is not finite.
     """
-    deadline = time.monotonic() + order.training.client_timeout_s
     with repeatable(order.threads, torch_seed(order.seed, "train", order.round, client)):
+        # From here on: waiting for another client of this process is no fault of this one.
+        deadline = time.monotonic() + order.training.client_timeout_s
         load_state(model, start)
         model.train()
         loss = _epochs(order, windows, model, start, deadline)
@@ -126,7 +127,7 @@ def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, dead
     x = torch.from_numpy(windows.x)
     y = _targets(order, windows, x)
     optimise = optimizer(training, model)
-    measure = loss_function(training, order.model.output)
+    measure = loss_function(training)
     anchors = [(p, start[name]) for name, p in model.named_parameters()] if training.proximal else []
     total = 0.0
     for _ in range(training.local_epochs):

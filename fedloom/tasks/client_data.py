@@ -71,7 +71,8 @@ def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
             "use a larger stride or split the file"
         )
     x = sliding_window_view(signals, spec.window_size, axis=0)[starts].transpose(0, 2, 1)
-    labels = None if spec.label_column is None else _labels(table, spec.label_column)
+    labelled = spec.label_column is not None and spec.label_column in table.column_names
+    labels = _labels(table, str(spec.label_column)) if labelled else None
     y = None if labels is None else _majority(labels, starts, spec.window_size)
     return Windows(np.ascontiguousarray(x), y)
 
@@ -82,7 +83,7 @@ def _read_table(location: str, root: Path, spec: WindowSpec) -> pa.Table:
         try:
             columns, read = _csv(stream) if suffix == ".csv" else _parquet(stream)
             needed = list(spec.signals)
-            if spec.label_column is not None:
+            if spec.label_column is not None and not (spec.label_optional and spec.label_column not in columns):
                 needed.append(spec.label_column)
             if SERIES_COLUMN in columns:
                 needed.append(SERIES_COLUMN)

@@ -18,7 +18,6 @@ from fedloom.tasks.models import State, build_model, load_state, loss_function
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.seeds import seed_sequence, torch_seed
 from fedloom.tasks.step import Place, Run, StepResult
-from fedloom.tasks.window_cache import cached_windows
 
 _BATCH = 512
 
@@ -29,30 +28,37 @@ def step(place: Place) -> StepResult:
     digest = place.result("aggregate")["outputs"]["model_digest"]
     if run.recipe.evaluation.holdout is None:
         return StepResult({"model_digest": digest, "windows": 0, "metrics": {}, "undefined": {}, "holdout": None})
-    windows, state = read_holdout(run), read_model(run.store, digest)
-    metrics = measure(run.recipe, state, windows)
+    windows, state = read_holdout(run, run.recipe), read_model(run.store, digest)
+    holdout, metrics = holdout_digest(windows), measure(run.recipe, state, windows)
     return StepResult(
         {
             "model_digest": digest,
             "windows": len(windows.x),
-            "holdout": holdout_digest(windows),
+            "holdout": holdout,
             "metrics": dict(metrics.values),
             "undefined": dict(metrics.undefined),
         }
     )
 
 
-def read_holdout(run: Run) -> Windows:
+def read_holdout(run: Run, recipe: Recipe) -> Windows:
     """The held-out windows, drawn as the job says.
 
+    Args:
+        run: The run.
+        recipe: How they are read; that of the run, or of a champion with other inputs.
+
     Raises:
-        RunError: when they cannot be read.
+        RunError: when they cannot be read, or have labels that are no class of the model.
     """
-    settings = run.recipe.evaluation
+    settings, limit = run.recipe.evaluation, run.recipe.training.client_timeout_s
     try:
-        windows = cached_windows(settings.holdout or "", run.folder, run.recipe.inputs)
+        windows = run.windows.read(settings.holdout or "", run.folder, recipe.inputs, limit)
     except ClientDataError as error:
         raise RunError(f"the holdout cannot be read: {error}") from error
+    classes = recipe.model.classes
+    if windows.y is not None and classes and windows.y.max() >= classes:
+        raise RunError(f"the holdout has label {windows.y.max()}; the model's classes are 0 to {classes - 1}")
     if settings.holdout_size is None or settings.holdout_size >= len(windows.x):
         return windows
     rng = np.random.default_rng(seed_sequence(run.recipe.seed, "holdout"))
@@ -82,37 +88,34 @@ def measure(recipe: Recipe, state: State, windows: Windows) -> Metrics:
 @torch.no_grad()
 def _scores(recipe: Recipe, model: torch.nn.Module, windows: Windows) -> tuple[NDArray[np.float64], float]:
     """Scores as `fedloom.tasks.metrics.compute` takes them, and the mean loss per window."""
-    loss_of = loss_function(recipe.training, recipe.model.output)
-    x = torch.from_numpy(windows.x)
+    loss_of = loss_function(recipe.training)
+    x, y = torch.from_numpy(windows.x), windows.y if windows.y is not None else np.empty(0, dtype=np.int64)
     parts: list[Any] = []
     loss = 0.0
     for start in range(0, len(x), _BATCH):
         batch = x[start : start + _BATCH]
-        out = model(batch)
-        target: torch.Tensor | None = None
+        out = model(batch.clone())  # a custom network may change its input in place
         if recipe.model.output == "reconstruction_error":
             target = batch.flatten(1)
             parts.append((out - target).square().mean(dim=1))
         else:
-            target = None if windows.y is None else torch.from_numpy(windows.y[start : start + _BATCH])
+            target = torch.from_numpy(y[start : start + _BATCH])
             parts.append(_probability(recipe.model.output, out))
-        if target is not None:
-            loss += float(loss_of(out, target)) * len(batch)
+        loss += float(loss_of(out, target)) * len(batch)
     return torch.cat(parts).numpy().astype(np.float64), loss / len(x)
 
 
 def _probability(output: str, out: torch.Tensor) -> torch.Tensor:
-    if output == "binary_classification":
-        return out.squeeze(1).sigmoid()
-    return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1)
+    return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1).sigmoid()
 
 
 def _sample(y: NDArray[np.int64] | None, count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of a sample, sorted; with labels, each label keeps its share (rounded, at least one)."""
+    """Rows of a sample, sorted; with labels, each keeps its share, rounded by largest remainders."""
     if y is None:
         return np.sort(rng.choice(count, size, replace=False))
-    rows = []
-    for label in np.unique(y):
-        own = np.flatnonzero(y == label)
-        rows.append(rng.choice(own, min(len(own), max(1, round(size * len(own) / count))), replace=False))
-    return np.sort(np.concatenate(rows))
+    labels, counts = np.unique(y, return_counts=True)
+    shares = size * counts / count
+    quota = np.floor(shares).astype(int)
+    quota[np.argsort(quota - shares, kind="stable")[: size - quota.sum()]] += 1
+    drawn = [rng.choice(np.flatnonzero(y == label), n, replace=False) for label, n in zip(labels, quota, strict=True)]
+    return np.sort(np.concatenate(drawn))

@@ -20,6 +20,7 @@ from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.evaluate import measure, read_holdout
 from fedloom.tasks.metrics import HIGHER_IS_BETTER
 from fedloom.tasks.model_store import read_model
+from fedloom.tasks.models import custom_source
 from fedloom.tasks.recipe import Bound
 from fedloom.tasks.rounds import Progress, progress, write_rounds
 from fedloom.tasks.step import Place, StepResult
@@ -57,18 +58,14 @@ def step(place: Place) -> StepResult:
     stop = _stop_reason(safety, now)
     checks = safety
     key = place.key("evidence.json")
-    if stop is not None:
-        if not run.store.exists(key):  # the champion that the checks saw must stay in the evidence of a repeated step
-            checks = [*safety, *bounds(place), no_regression(place)]
-            run.store.write_json(key, _evidence(place, checks, stop))
-        evidence = run.store.read_json(key)
-        decision: str | None = evidence["decision"]
-        checks = [Check(**check) for check in evidence["checks"]]
-        if decision == "pass":
-            champion.promote(run, place.round, place.result("evaluate")["outputs"])
-    else:
-        decision = None
+    decision: Outcome | None = None
+    if stop is None:
         run.store.write_json(key, _evidence(place, checks, None))
+    else:
+        with champion.decided_alone(run):
+            checks, decision = _judge_release(place, safety, stop, key)
+            if decision == "pass":
+                champion.promote(run, place.round, place.result("evaluate")["outputs"])
     metrics = write_rounds(place, now)
     return StepResult(
         {
@@ -80,6 +77,22 @@ def step(place: Place) -> StepResult:
         },
         {"evidence": run.store.stat(key), "rounds": metrics},
     )
+
+
+def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tuple[list[Check], Outcome]:
+    """Judge the release and write the evidence, unless that was done and the champion is still the same.
+
+    A gate that is repeated after its pointer has moved must not compare the model with itself.
+    """
+    store, holder = place.run.store, champion.current(place.run)
+    if store.exists(key):
+        evidence = store.read_json(key)
+        judged_against = evidence["champion"]
+        if holder is None or holder["run_id"] in (place.run.run_id, judged_against):
+            return [Check(**check) for check in evidence["checks"]], evidence["decision"]
+    checks = [*safety, *bounds(place), no_regression(place, holder)]
+    store.write_json(key, _evidence(place, checks, stop, holder["run_id"] if holder else None))
+    return checks, worst(checks)
 
 
 def worst(checks: list[Check]) -> Outcome:
@@ -111,13 +124,14 @@ def bounds(place: Place) -> list[Check]:
     return [_bound(bound, measured) for bound in place.run.recipe.evaluation.bounds]
 
 
-def no_regression(place: Place) -> Check:
+def no_regression(place: Place, holder: dict[str, Any] | None) -> Check:
     """On the same held-out data, the model is no worse than the champion in the job's first metric."""
     run, measured = place.run, place.result("evaluate")["outputs"]
     name = next(iter(run.recipe.evaluation.metrics), "loss")
-    holder = champion.current(run)
-    if holder is None or holder["run_id"] == run.run_id:
+    if holder is None:
         return Check("no regression", "pass", "there is no champion yet", {})
+    if holder["run_id"] == run.run_id:
+        return Check("no regression", "pass", "the champion is this run's own model", {})
     if name not in measured["metrics"]:
         reason = measured["undefined"].get(name, "the job has no held-out data")
         return Check("no regression", "inconclusive", f"{name} is unknown: {reason}", {"metric": name})
@@ -137,11 +151,12 @@ def no_regression(place: Place) -> Check:
     return Check("no regression", "pass" if better else "fail", words, numbers)
 
 
-def _champion_value(place: Place, holder: Mapping[str, Any], name: str) -> float | None:
+def _champion_value(place: Place, holder: dict[str, Any], name: str) -> float | None:
     if holder["holdout"] == place.result("evaluate")["outputs"]["holdout"] and name in holder["metrics"]:
         return float(holder["metrics"][name])
+    recipe = champion.own_recipe(place.run, holder)
     state = read_model(place.run.store, holder["model_digest"])
-    return measure(place.run.recipe, state, read_holdout(place.run)).values.get(name)
+    return measure(recipe, state, read_holdout(place.run, recipe)).values.get(name)
 
 
 def _bound(bound: Bound, measured: Mapping[str, Any]) -> Check:
@@ -163,7 +178,7 @@ def _stop_reason(safety: list[Check], now: Progress) -> str | None:
     return failed[0] if failed else now.stop_reason
 
 
-def _evidence(place: Place, checks: list[Check], stop: str | None) -> dict[str, Any]:
+def _evidence(place: Place, checks: list[Check], stop: str | None, judged_against: str | None = None) -> dict[str, Any]:
     run = place.run
     return {
         "run_id": run.run_id,
@@ -176,6 +191,9 @@ def _evidence(place: Place, checks: list[Check], stop: str | None) -> dict[str, 
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],
         "metrics": place.result("evaluate")["outputs"]["metrics"],
         "undefined": place.result("evaluate")["outputs"]["undefined"],
+        "windows": place.result("evaluate")["outputs"]["windows"],
+        "custom_class": custom_source(run.recipe.model),
+        "champion": judged_against,
         "stop": stop,
         "decision": None if stop is None else worst(checks),
         "checks": plain(checks),

@@ -26,9 +26,6 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "brier_score": False,
     "loss": False,
     "reconstruction_error": False,
-    "mean_absolute_error": False,
-    "mean_squared_error": False,
-    "r2": True,
 }
 """Every metric that an evaluation can compute."""
 
@@ -39,7 +36,6 @@ _DECIDED = frozenset(
 OF_OUTPUT: Mapping[str, frozenset[str]] = {
     "binary_classification": _LABELLED | _DECIDED | {"brier_score", "loss"},
     "multi_class": frozenset({"auc", "accuracy", "precision", "recall", "f1_score", "error_rate", "loss"}),
-    "regression": frozenset({"mean_absolute_error", "mean_squared_error", "r2", "loss"}),
     "reconstruction_error": _LABELLED | {"reconstruction_error", "loss"},
 }
 """The metrics that make sense for each kind of model output."""
@@ -59,15 +55,15 @@ def canonical_metric(name: str) -> str:
 
 
 def compute(
-    names: tuple[str, ...], output: str, y: Labels | Floats | None, scores: Floats, threshold: float, loss: float
+    names: tuple[str, ...], output: str, y: Labels | None, scores: Floats, threshold: float, loss: float
 ) -> Metrics:
     """Compute metrics on held-out windows.
 
     Args:
         names: Which metrics.
         output: Kind of model output, a key of `OF_OUTPUT`.
-        y: Labels, shape [N] (class numbers or values); None where the data has none.
-        scores: Probability of class 1, predicted value or anomaly score, shape [N]; class probabilities,
+        y: Class numbers, shape [N]; None where the data has none.
+        scores: Probability of class 1 or anomaly score, shape [N]; class probabilities,
             shape [N, classes], for multi_class.
         threshold: Score from which a window counts as positive (binary_classification).
         loss: Mean loss per window.
@@ -96,9 +92,7 @@ class UndefinedMetricError(Exception):
     """A metric has no value on this data."""
 
 
-def _value(name: str, output: str, y: Labels | Floats, scores: Floats, threshold: float) -> float:
-    if output == "regression":
-        return _regression(name, y, scores)
+def _value(name: str, output: str, y: Labels, scores: Floats, threshold: float) -> float:
     if output == "multi_class":
         return _multi_class(name, y, scores)
     if name in _LABELLED:
@@ -110,7 +104,7 @@ def _value(name: str, output: str, y: Labels | Floats, scores: Floats, threshold
     return _decision(name, y, scores >= threshold)
 
 
-def _ranking(name: str, y: Labels | Floats, scores: Floats) -> float:
+def _ranking(name: str, y: Labels, scores: Floats) -> float:
     from sklearn.metrics import average_precision_score, roc_auc_score
 
     if len(set(y.tolist())) < 2:
@@ -119,7 +113,7 @@ def _ranking(name: str, y: Labels | Floats, scores: Floats) -> float:
     return float(rank(y, scores))
 
 
-def _decision(name: str, y: Labels | Floats, positive: NDArray[np.bool_]) -> float:
+def _decision(name: str, y: Labels, positive: NDArray[np.bool_]) -> float:
     """Rates of the confusion matrix; a rate over no windows is undefined, not zero."""
     from sklearn.metrics import confusion_matrix
 
@@ -139,7 +133,7 @@ def _decision(name: str, y: Labels | Floats, positive: NDArray[np.bool_]) -> flo
     return part / whole
 
 
-def _multi_class(name: str, y: Labels | Floats, scores: Floats) -> float:
+def _multi_class(name: str, y: Labels, scores: Floats) -> float:
     from sklearn import metrics
 
     predicted = scores.argmax(axis=1)
@@ -149,19 +143,8 @@ def _multi_class(name: str, y: Labels | Floats, scores: Floats) -> float:
     if name == "auc":
         if len(set(y.tolist())) < scores.shape[1]:
             raise UndefinedMetricError("the held-out data lacks some of the classes")
+        if scores.shape[1] == 2:
+            return float(metrics.roc_auc_score(y, scores[:, 1]))
         return float(metrics.roc_auc_score(y, scores, multi_class="ovr", labels=range(scores.shape[1])))
     function: Callable[..., float] = getattr(metrics, f"{name.removesuffix('_score')}_score")
     return float(function(y, predicted, average="macro", zero_division=0.0))
-
-
-def _regression(name: str, y: Labels | Floats, scores: Floats) -> float:
-    from sklearn import metrics
-
-    if name == "r2" and len(y) < 2:
-        raise UndefinedMetricError("r2 needs two windows")
-    functions: dict[str, Callable[..., float]] = {
-        "mean_absolute_error": metrics.mean_absolute_error,
-        "mean_squared_error": metrics.mean_squared_error,
-        "r2": metrics.r2_score,
-    }
-    return float(functions[name](y, scores))

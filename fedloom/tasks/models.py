@@ -5,12 +5,14 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from fedloom.tasks.architectures import Dense, Recurrent, network
+from fedloom.specs.canonical import sha256
+from fedloom.tasks.architectures import Dense, Recurrent, network, outputs
 from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
@@ -31,8 +33,7 @@ def build_model(recipe: ModelRecipe) -> nn.Module:
     """The network with freshly drawn parameters (from torch's global generator).
 
     It maps windows, float32 [N, window_size, channels], to float32 [N, outputs]: one logit for
-    binary_classification, one logit a class, one value for regression, the window itself, flat, for
-    reconstruction_error.
+    binary_classification, one logit a class for multi_class, the window itself, flat, for reconstruction_error.
 
     Raises:
         ConfigurationError: when a Custom class does not import or does not build.
@@ -85,8 +86,10 @@ def _custom(recipe: ModelRecipe) -> nn.Module:
     module_name, _, class_name = where.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), class_name)
-    except (ImportError, AttributeError, ValueError) as error:
-        raise ConfigurationError(f"model_config.custom_class {where!r} does not import: {error}") from error
+    except Exception as error:  # a user's module may raise anything
+        raise ConfigurationError(
+            f"model_config.custom_class {where!r} does not import: {type(error).__name__}: {error}"
+        ) from error
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         raise ConfigurationError(f"model_config.custom_class {where!r} is no torch.nn.Module class")
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in recipe.hyperparameters}
@@ -98,11 +101,36 @@ def _custom(recipe: ModelRecipe) -> nn.Module:
             f"model_config.custom_class {where!r} does not build with {settings} and take windows of shape "
             f"[N, {recipe.window_size}, {recipe.channels}]: {error}"
         ) from error
-    if len(shape) != 2 or shape[0] != 2:
+    if shape != (2, outputs(recipe)):
         raise ConfigurationError(
-            f"model_config.custom_class {where!r} gives shape {list(shape)} for 2 windows; [2, outputs] is needed"
+            f"model_config.custom_class {where!r} gives shape {list(shape)} for 2 windows; "
+            f"{recipe.output} needs [2, {outputs(recipe)}]"
         )
     return model.train()
+
+
+def custom_source(recipe: ModelRecipe) -> str | None:
+    """SHA-256 of the file that defines a Custom class; None for the built-in architectures."""
+    if recipe.custom_class is None or recipe.architecture != "Custom":
+        return None
+    module = importlib.import_module(recipe.custom_class.partition(":")[0])
+    return sha256(Path(inspect.getfile(module)).read_bytes())
+
+
+def rehearse(model: nn.Module, recipe: ModelRecipe, training: TrainingRecipe) -> None:
+    """Take one step on zeros, so that settings that do not go together are found before any client trains.
+
+    Raises:
+        ConfigurationError: when network, loss and optimiser do not work together.
+    """
+    x = torch.zeros(2, recipe.window_size, recipe.channels)
+    target = x.flatten(1) if recipe.output == "reconstruction_error" else torch.tensor([0, 1])
+    try:
+        step = optimizer(training, model)
+        loss_function(training)(model(x), target).backward()  # type: ignore[no-untyped-call]
+        step.step()
+    except Exception as error:  # torch raises what it likes for settings that it does not like
+        raise ConfigurationError(f"model, loss and optimizer do not work together: {error}") from error
 
 
 def float_state(model: nn.Module) -> State:
@@ -124,7 +152,7 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     model.load_state_dict(dict(state), strict=False)
 
 
-def loss_function(training: TrainingRecipe, output: str) -> LossFunction:
+def loss_function(training: TrainingRecipe) -> LossFunction:
     """The mean loss of a batch, from the network's output [N, outputs] and the target.
 
     The target is the label [N] or, for reconstruction_error, the flat window [N, outputs].
@@ -137,9 +165,7 @@ def loss_function(training: TrainingRecipe, output: str) -> LossFunction:
         cross_entropy = nn.CrossEntropyLoss(weight=weights)
         return lambda out, y: cross_entropy(out, y)
     distance: nn.Module = {"MSELoss": nn.MSELoss, "L1Loss": nn.L1Loss, "HuberLoss": nn.HuberLoss}[training.loss]()
-    if output == "reconstruction_error":
-        return lambda out, y: distance(out, y)
-    return lambda out, y: distance(out.squeeze(1), y.float())
+    return lambda out, y: distance(out, y)
 
 
 def optimizer(training: TrainingRecipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -24,7 +24,7 @@ class ModelRecipe:
         hyperparameters: Its settings, in the order of their names.
         window_size: Samples in an input window.
         channels: Signals in an input window.
-        output: "binary_classification", "multi_class", "regression" or "reconstruction_error".
+        output: "binary_classification", "multi_class" or "reconstruction_error".
         classes: Number of classes (2 for binary, 0 where there are none).
     """
 
@@ -51,7 +51,7 @@ class SelectionRecipe:
         target: Clients wanted in a cohort.
         minimum: Clients below which a round cannot start.
         criteria: What an eligible client meets.
-        blocked: Ids that never take part.
+        blocked: Ids that never take part, each with the reason ("" where none is given).
         grey: Ids drawn with a lower probability.
         grey_factor: By how much lower (0 to 1).
         weight_column: The column that importance sampling draws in proportion to.
@@ -63,7 +63,7 @@ class SelectionRecipe:
     target: int
     minimum: int
     criteria: tuple[Criterion, ...]
-    blocked: tuple[str, ...]
+    blocked: tuple[tuple[str, str], ...]
     grey: tuple[str, ...]
     grey_factor: float
     weight_column: str | None

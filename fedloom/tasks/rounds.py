@@ -24,10 +24,10 @@ class Progress:
 def progress(place: Place) -> Progress:
     """The lines of all rounds up to this one.
 
-    The earlier lines come from the file that the gate of the last round wrote; this round's line is made from
-    the results of its steps, so a round that is run again gives the same line.
+    A line is made from the results of its round's steps. The file saves reading those of earlier rounds again,
+    and is not relied on: another process on the same run may have written it anew in between.
     """
-    lines = (*_earlier(place), _line(place))
+    lines = (*_earlier(place), round_line(place))
     recipe = place.run.recipe
     reason = early_stop(recipe.evaluation, [line["metrics"] for line in lines])
     if reason is None and place.round >= recipe.rounds:
@@ -67,18 +67,28 @@ def read_rounds(data: bytes) -> list[dict[str, Any]]:
 
 
 def _earlier(place: Place) -> tuple[dict[str, Any], ...]:
-    if place.round == 1:
-        return ()
-    lines = read_rounds(place.run.store.read(place.run.key("round.jsonl")))
-    return tuple(line for line in lines if line["round"] < place.round)
+    known = {line["round"]: line for line in _file(place)}
+    return tuple(known.get(r) or round_line(Place(place.run, r)) for r in range(1, place.round))
 
 
-def _line(place: Place) -> dict[str, Any]:
+def _file(place: Place) -> list[dict[str, Any]]:
+    key = place.run.key("round.jsonl")
+    if place.round == 1 or not place.run.store.exists(key):
+        return []
+    try:
+        return read_rounds(place.run.store.read(key))
+    except ValueError:
+        return []
+
+
+def round_line(place: Place) -> dict[str, Any]:
+    """What happened in a round, from the results of its steps."""
     select, sent = place.result("select")["outputs"], place.result("distribute")["outputs"]
     took, measured = place.result("aggregate")["outputs"], place.result("evaluate")["outputs"]
     return {
         "round": place.round,
         "eligible": select["eligible"],
+        "low_eligibility": select["low_eligibility"],
         "cohort": took["cohort"],
         "participants": took["participants"],
         "quorum_met": took["quorum_met"],

@@ -68,10 +68,10 @@ def ineligibility(fleet: Fleet, wanted: SelectionRecipe) -> list[str]:
         for reasons, value in zip(failed, column, strict=True):
             if not criterion.accepts(value):
                 reasons.append(_reason(criterion, value))
-    blocked = set(wanted.blocked)
+    blocked = dict(wanted.blocked)
     for i, client in enumerate(fleet.clients):
         if client in blocked:
-            failed[i].append("blacklisted")
+            failed[i].append(f"blacklisted: {blocked[client]}" if blocked[client] else "blacklisted")
     return ["; ".join(reasons) for reasons in failed]
 
 

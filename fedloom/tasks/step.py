@@ -17,9 +17,10 @@ from typing import Any
 
 from fedloom.specs.canonical import plain
 from fedloom.specs.fleet import Fleet
-from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.errors import ConfigurationError, StoreError
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.store import RunStore, Stored
+from fedloom.tasks.window_cache import WindowCache
 
 Outputs = dict[str, Any]
 
@@ -33,6 +34,9 @@ STEPS: Mapping[str, str] = {
     "gate": "fedloom.tasks.gate",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""
+
+
+_FIELDS = frozenset({"outputs", "files", "plan_digest"})
 
 
 @dataclass(frozen=True)
@@ -54,6 +58,7 @@ class Run:
         folder: The job's folder; data locations of the job are relative to it.
         store: Where steps read and write.
         name: Sets runs of one plan apart, such as those of different nights; "" for the plain run.
+        windows: What this process has read of the clients' data.
     """
 
     recipe: Recipe
@@ -62,6 +67,7 @@ class Run:
     folder: Path
     store: RunStore
     name: str = ""
+    windows: WindowCache = field(default_factory=WindowCache, repr=False, compare=False)
 
     @property
     def run_id(self) -> str:
@@ -93,7 +99,11 @@ class Place:
         """The result of another step of this round (or of `round`), or None when it has not finished."""
         place = self if round is None else Place(self.run, round)
         key = place.result_key(step, shard)
-        result: Mapping[str, Any] | None = self.run.store.read_json(key) if self.run.store.exists(key) else None
+        if not self.run.store.exists(key):
+            return None
+        result = self.run.store.read_json(key)
+        if not isinstance(result, dict) or not result.keys() >= _FIELDS:
+            raise StoreError(f"{key} in the run store {self.run.store.url} is damaged; delete it and run again")
         return result
 
     def result(self, step: str, shard: int | None = None, round: int | None = None) -> Mapping[str, Any]:

@@ -8,15 +8,19 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import uuid
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import fsspec
 from fsspec.implementations.local import LocalFileSystem
 
 from fedloom.specs.canonical import canonical_json, sha256
-from fedloom.tasks.errors import StoreError
+from fedloom.tasks.errors import ConfigurationError, StoreError
+
+_userinfo = re.compile(r"://[^/]*@")
 
 
 @dataclass(frozen=True)
@@ -43,10 +47,17 @@ class RunStore:
     _root: str = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
+        if not self.url:
+            raise ConfigurationError("the run store has no name; give a folder or a URL")
+        if "://" in self.url and (_userinfo.search(self.url) or "?" in self.url):
+            raise ConfigurationError(
+                "the URL of the run store carries credentials; they would end in logs and results. "
+                "Set them in the environment instead"
+            )
         try:
             filesystem, root = fsspec.core.url_to_fs(self.url, **self.options)
-        except (ImportError, ValueError) as error:
-            raise StoreError(f"the run store {self.url!r} cannot be opened: {error}") from error
+        except Exception as error:  # file systems fail in any way they like
+            raise StoreError(f"the run store {self.url!r} cannot be opened: {_reason(error)}") from error
         object.__setattr__(self, "_fs", filesystem)
         object.__setattr__(self, "_root", root.rstrip("/"))
 
@@ -97,6 +108,11 @@ class RunStore:
                 f"expected {expect[:12]}…; delete it and run again"
             )
         return data
+
+    @property
+    def local_folder(self) -> Path | None:
+        """The store's folder; None when it is no folder of this machine."""
+        return Path(self._root) if isinstance(self._fs, LocalFileSystem) else None
 
     def stat(self, key: str) -> Stored:
         """What `write` returned for an object."""

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import copy
+import json
 from typing import Any
 
 import torch
 
-from fedloom.tasks.client import ClientUpdate, DropoutError, fit, make_order, receive
+from fedloom.specs.canonical import restore
+from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
 from fedloom.tasks.client_data import ClientDataError
 from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.errors import RunError, StoreError
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
 from fedloom.tasks.step import Place, StepResult
-from fedloom.tasks.window_cache import cached_windows
 
 
 def step(place: Place) -> StepResult:
@@ -22,23 +25,27 @@ def step(place: Place) -> StepResult:
     reason. The shard's file holds Σ weight · delta in float64, so that memory does not grow with the clients.
     """
     run, recipe = place.run, place.run.recipe
-    sent = place.result("distribute")["outputs"]
-    order = make_order(recipe, run.plan_digest, place.round, sent["model_digest"], sent["model_bytes"])
+    order = read_order(place)
     clients = shard_clients(place)
     data_of = dict(zip(run.fleet.clients, run.fleet.data, strict=True))
-    start = receive(order, run.store.read(model_key(order.model_digest)))
-    with repeatable(recipe.threads, 0):  # its first parameters are overwritten by every client
-        model = build_model(recipe.model)
+    start = receive(order, run.store.read(model_key(order.model_digest), expect=order.model_digest))
+    with repeatable(order.threads, 0):
+        model = build_model(order.model)
+    blank = copy.deepcopy(model.state_dict())
 
     total: State = {}
     dropouts: list[dict[str, str]] = []
     samples, weight, loss, trained = 0, 0.0, 0.0, 0
     for client in clients:
         try:
-            windows = cached_windows(data_of[client], run.fleet.root, recipe.inputs)
+            limit = order.training.client_timeout_s
+            windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
+            model.load_state_dict(blank)  # nothing of one client, such as a counter, reaches the next
             update = fit(order, client, start, windows, model)
-        except (ClientDataError, DropoutError, MemoryError) as reason:
-            dropouts.append({"client": client, "reason": str(reason) or type(reason).__name__})
+        except RunError:
+            raise
+        except Exception as error:  # whatever happens at one client is no concern of the others
+            dropouts.append({"client": client, "reason": _reason(error)})
             continue
         own = client_weight(recipe.aggregation.weights, update)
         add_scaled(total, update.delta, own)
@@ -57,6 +64,24 @@ def step(place: Place) -> StepResult:
         if trained
         else {},
     )
+
+
+def read_order(place: Place) -> Order:
+    """The order of the round, as a client far away would read it.
+
+    Raises:
+        StoreError: when it is damaged.
+    """
+    file = place.result("distribute")["files"]["order"]
+    try:
+        return restore(Order, json.loads(place.run.store.read(file["key"], expect=file["sha256"])))
+    except ValueError as error:
+        raise StoreError(f"{file['key']}: {error}; delete it and run again") from error
+
+
+def _reason(error: Exception) -> str:
+    known = isinstance(error, (ClientDataError, DropoutError))
+    return str(error) if known else f"{type(error).__name__}: {error}"
 
 
 def shard_clients(place: Place) -> list[str]:

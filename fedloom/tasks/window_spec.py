@@ -15,6 +15,7 @@ class WindowSpec:
         window_size: Samples in a window.
         stride: Samples from one window's start to the next.
         label_column: Column of class labels, None when there are none.
+        label_optional: Whether a file may lack the label column.
         mean: Nominal mean of each signal; empty for no standardisation.
         std: Nominal standard deviation of each signal; empty for no standardisation.
     """
@@ -23,6 +24,7 @@ class WindowSpec:
     window_size: int
     stride: int
     label_column: str | None = None
+    label_optional: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
 

@@ -104,6 +104,13 @@ REFUSED = [
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
     ({"differential_privacy": True, "epsilon": 1.0, "delta": 1e-5}, "differential_privacy", "differential privacy"),
     ({"secure_aggregation": True}, "secure_aggregation", "secure aggregation"),
+    (
+        {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
+        "labels",
+        "labels other than [0, 1]",
+    ),
+    ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
+    ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
     (
         {"orchestration_config": {"aggregation": {"weights": "custom"}}},
@@ -124,6 +131,36 @@ def test_what_is_not_built_is_refused_by_name_and_place(
     assert word in problem.message
     assert problem.file.endswith("job.yaml")
     assert problem.line > 0
+
+
+WRONG = [
+    ({"architecture": "Autoencoder", "model_hyperparameters": None}, "an Autoencoder gives no binary_classification"),
+    ({"output_schema": "multi_class"}, "the number of classes is unknown"),
+    ({"model_hyperparameters": {"num_classes": 5}}, "5 classes do not go with binary_classification"),
+    ({"holdout": "data/c0.csv"}, "the holdout is a client's data"),
+    ({"holdout": None, "validation_config": {"holdout_dataset": {"size": 5}}}, "the holdout has no source"),
+    ({"holdout": None, "training_config": {"global_training": {"early_stopping": {"patience": 2}}}}, "early stopping"),
+    (
+        {"client_selection": {"algorithm": "random", "eligibility_criteria": {"no_active_alerts": True}}},
+        "the fleet has no column 'active_alerts'",
+    ),
+]
+
+
+@pytest.mark.parametrize(("changes", "message"), WRONG, ids=lambda v: v if isinstance(v, str) else "")
+def test_what_does_not_go_together_is_an_error_before_anything_runs(
+    tmp_path: Path, changes: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(SpecError) as caught:
+        compiled(write_job(tmp_path / "job", **changes))
+    assert any(message in problem.message for problem in caught.value.problems), caught.value
+
+
+def test_data_that_demands_privacy_is_not_used_without_it(tiny_job: Path) -> None:
+    contract = CONTRACT | {"privacy": {"differential_privacy": {"enabled": True, "epsilon": 1.0}}}
+    (tiny_job / "contract.yaml").write_text(yaml.safe_dump(contract))
+    with pytest.raises(SpecError, match="the data demands differential privacy"):
+        compiled(tiny_job)
 
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:

@@ -21,8 +21,10 @@ def test_the_tree_names_every_step_the_digest_and_the_costs(tiny_job: Path) -> N
 
 
 def test_json_is_the_plan_that_the_digest_covers(tiny_job: Path) -> None:
-    plan = compile_plan(load_job(tiny_job))
-    shown = json.loads(show.as_json(plan))
+    bundle = load_job(tiny_job)
+    plan = compile_plan(bundle)
+    shown = json.loads(show.as_json(plan, bundle))
+    assert shown["notes"] == []
     from fedloom.specs.canonical import digest
 
     assert shown["digest"] == digest(shown["plan"]) == plan_digest(plan)

@@ -1,3 +1,5 @@
+import json
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
 
@@ -6,6 +8,7 @@ import pytest
 import torch
 from torch import nn
 
+from fedloom.specs.canonical import canonical_json, restore
 from fedloom.tasks.client import DropoutError, Order, fit, make_order, receive
 from fedloom.tasks.client_data import Windows, read_windows
 from fedloom.tasks.determinism import repeatable
@@ -104,3 +107,18 @@ def test_labels_outside_the_classes_and_missing_labels_are_dropouts(case: Case) 
         fit(order, "c0", start, Windows(windows.x, np.where(windows.y == 1, 5, 0)), model)
     with pytest.raises(DropoutError, match="has no labels"):
         fit(order, "c0", start, Windows(windows.x, None), model)
+
+
+def test_waiting_for_another_client_of_the_process_is_not_being_late(case: Case) -> None:
+    order, start, windows, model = case
+    order = replace(order, training=replace(order.training, client_timeout_s=0.5))
+    with ThreadPoolExecutor(1) as pool, repeatable(1, 0):
+        waiting = pool.submit(fit, order, "c0", start, windows, model)
+        with pytest.raises(TimeoutError):
+            waiting.result(timeout=0.8)
+    assert waiting.result().samples == len(windows.x)
+
+
+def test_an_order_survives_its_way_through_the_store(case: Case) -> None:
+    order = case[0]
+    assert restore(Order, json.loads(canonical_json(order))) == order

@@ -240,7 +240,7 @@ def test_broken_csv(tmp_path: Path, text: str, expected: str) -> None:
         ("linked/outside.parquet", "leads out of its folder"),
         ("/etc/passwd.csv", "absolute"),
         ("file:///etc/passwd.csv", "one machine"),
-        ("nosuch://bucket/x.parquet", "Protocol not known"),
+        ("nosuch://bucket/x.parquet", "unknown scheme"),
         ("memory://nothing/x.parquet", "there is no such file"),
         ("zip://x.csv::file:///etc/x.csv", "chains file systems"),
         ("dataset:imu-wach/s01-left.parquet", "did you mean 'imu-watch'"),

@@ -106,20 +106,54 @@ def test_the_champion_is_measured_again_when_the_holdout_has_changed(make_run: M
     assert check["numbers"]["champion_value"] != pointer["metrics"]["auc"]  # type: ignore[index]
 
 
-@pytest.mark.parametrize("how", ["other architecture", "lost model"])
-def test_a_champion_that_cannot_be_compared_blocks_the_release(make_run: MakeRun, how: str) -> None:
+def champion_check(run: Run, result: RunResult) -> Any:
+    evidence = run.store.read_json(result.gate["evidence"])
+    return next(check for check in evidence["checks"] if check["name"] == "no regression")
+
+
+def test_a_champion_with_other_inputs_is_measured_as_it_was_trained(make_run: MakeRun) -> None:
+    winner = finish(make_run(num_rounds=6))
+    signals = {"reference": "contract.yaml", "signals": ["b", "a"]}
+    run = make_run(input_schema=signals, model_hyperparameters={"hidden_dims": [4]}, num_rounds=1)
+    check = champion_check(run, finish(run))
+    assert check["numbers"]["champion_value"] == pytest.approx(winner.metrics["auc"])
+    assert check["outcome"] == "fail"
+
+
+def test_a_champion_that_predicts_something_else_blocks_the_release(make_run: MakeRun) -> None:
     finish(make_run())
-    if how == "other architecture":
-        run = make_run(model_hyperparameters={"hidden_dims": [4]}, holdout="other.csv")
-    else:
-        run = make_run(seed=8, holdout="other.csv")
-        pointer = champion.current(run)
-        run.store.write(model_key(pointer["model_digest"]), b"gone")  # type: ignore[index]
+    other = {"architecture": "Autoencoder", "output_schema": "reconstruction_error"}
+    run = make_run(model_hyperparameters={"latent_dim": 2}, metrics={"auc": 0.1}, holdout="other.csv", **other)
     write_signals(run.folder / "other.csv", seed=101)
     result = finish(run)
-    check = next(c for c in result.gate["checks"] if c["name"] == "no regression")
-    assert check["outcome"] == ("inconclusive" if how == "other architecture" else "error")
+    assert champion_check(run, result)["outcome"] == "inconclusive"
     assert not result.gate["promoted"]
+
+
+def test_a_lost_champion_is_an_error_that_blocks_the_release(make_run: MakeRun) -> None:
+    finish(make_run())
+    run = make_run(seed=8, holdout="other.csv")
+    write_signals(run.folder / "other.csv", seed=101)
+    pointer = champion.current(run)
+    run.store.write(model_key(pointer["model_digest"]), b"gone")  # type: ignore[index]
+    result = finish(run)
+    assert champion_check(run, result)["outcome"] == "error"
+    assert not result.gate["promoted"]
+
+
+def test_a_late_gate_is_judged_against_the_champion_of_now(make_run: MakeRun) -> None:
+    late = make_run(num_rounds=1, hyperparameters={"learning_rate": 0.0001, "optimizer": "SGD"}, metrics={"auc": 0.1})
+    assert finish(late).gate["promoted"]
+    for key in (
+        late.key("round-00001", "gate.json"),
+        "champions/fl-tiny.json",
+    ):  # as if killed before the pointer moved
+        late.store._fs.rm_file(f"{late.store._root}/{key}")
+    winner = make_run(num_rounds=6)
+    assert finish(winner).gate["promoted"]
+    late = make_run(num_rounds=1, hyperparameters={"learning_rate": 0.0001, "optimizer": "SGD"}, metrics={"auc": 0.1})
+    assert finish(late).gate["decision"] == "fail"
+    assert champion.current(late)["run_id"] == winner.run_id  # type: ignore[index]
 
 
 def test_a_gate_killed_before_its_result_keeps_the_evidence_and_promotes(make_run: MakeRun) -> None:

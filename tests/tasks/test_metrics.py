@@ -60,15 +60,18 @@ def test_holdout_without_labels_leaves_only_what_needs_none() -> None:
     assert got.undefined == {"auc": "the held-out data has no labels"}
 
 
-def test_multi_class_and_regression() -> None:
+def test_multi_class() -> None:
     scores = np.array([[0.8, 0.1, 0.1], [0.2, 0.5, 0.3], [0.1, 0.6, 0.3]])
     got = compute(("accuracy", "f1_score", "auc"), "multi_class", np.array([0, 1, 2]), scores, 0.5, 0.0)
     assert got.values["accuracy"] == pytest.approx(2 / 3)
     assert got.values["f1_score"] == pytest.approx((1 + 2 / 3 + 0) / 3)
-    y, predicted = np.array([1.0, 2.0, 3.0]), np.array([1.0, 2.5, 2.0])
-    got = compute(("mean_absolute_error", "r2"), "regression", y, predicted, 0.5, 0.0)
-    assert got.values["mean_absolute_error"] == pytest.approx(0.5)
-    assert got.values["r2"] == pytest.approx(1 - 1.25 / 2)
+
+
+def test_two_classes_may_be_a_multi_class_problem() -> None:
+    scores = np.stack([1 - SCORES, SCORES], axis=1)
+    got = compute(("auc", "accuracy"), "multi_class", Y, scores, 0.5, 0.0)
+    assert got.values["auc"] == pytest.approx(5 / 6)
+    assert got.values["accuracy"] == pytest.approx(3 / 5)
 
 
 def test_every_metric_of_every_output_has_a_direction() -> None:

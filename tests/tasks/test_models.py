@@ -1,4 +1,3 @@
-import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,7 +6,7 @@ import torch
 
 from fedloom.tasks.architectures import DEFAULTS, outputs, parameter_count
 from fedloom.tasks.errors import ConfigurationError
-from fedloom.tasks.models import build_model, float_state, load_state, loss_function, optimizer
+from fedloom.tasks.models import build_model, float_state, load_state, loss_function, optimizer, rehearse
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
 
@@ -24,7 +23,7 @@ CASES = [
     model("MLP", "multi_class"),
     model("LSTM", hidden_dim=5),
     model("LSTM", "multi_class", hidden_dim=5, num_layers=3, bidirectional=True, dropout=0.2),
-    model("LSTM", "regression", num_layers=2),
+    model("LSTM", num_layers=2),
     model("Autoencoder", "reconstruction_error", latent_dim=4),
     model("Autoencoder", "reconstruction_error", hidden_dims=(20, 9), latent_dim=4, dropout=0.1),
 ]
@@ -102,15 +101,28 @@ def test_every_optimizer_of_the_specs_takes_its_settings(name: str) -> None:
 
 
 def test_class_weights_scale_the_loss_of_the_positive_class() -> None:
-    loss = loss_function(training(), "binary_classification")
+    loss = loss_function(training())
     zero = torch.zeros(1, 1)
     assert float(loss(zero, torch.tensor([1]))) == pytest.approx(3 * float(loss(zero, torch.tensor([0]))))
 
 
+@pytest.mark.parametrize("loss", ["MSELoss", "L1Loss", "HuberLoss"])
+def test_distances_are_zero_at_the_target(loss: str) -> None:
+    target = torch.rand(4, 6)
+    assert float(loss_function(training(loss=loss))(target, target)) == 0.0
+
+
 @pytest.mark.parametrize(
-    ("loss", "output"), itertools.product(["MSELoss", "L1Loss", "HuberLoss"], ["regression", "reconstruction_error"])
+    ("recipe", "settings"),
+    [
+        (model("MLP"), training("SGD", nesterov=True)),
+        (model("MLP"), training("Adam", alpha=0.9)),
+        (model("MLP", "multi_class"), training()),
+    ],
+    ids=["nesterov without momentum", "setting of another optimizer", "loss of another output"],
 )
-def test_distances_are_zero_at_the_target(loss: str, output: str) -> None:
-    target = torch.arange(4.0) if output == "regression" else torch.rand(4, 6)
-    out = target.unsqueeze(1) if output == "regression" else target
-    assert float(loss_function(training(loss=loss), output)(out, target)) == 0.0
+def test_settings_that_do_not_go_together_are_found_in_a_rehearsal(
+    recipe: ModelRecipe, settings: TrainingRecipe
+) -> None:
+    with pytest.raises(ConfigurationError, match="do not work together"):
+        rehearse(build_model(recipe), recipe, settings)

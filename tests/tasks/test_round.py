@@ -1,9 +1,11 @@
 """The steps of a round, one by one, on the run store."""
 
+import socket
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
@@ -11,9 +13,11 @@ from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.result import read_result
 from fedloom.specs.bundle import load_job
+from fedloom.tasks import train
 from fedloom.tasks.client import fit, make_order
-from fedloom.tasks.client_data import read_windows
+from fedloom.tasks.client_data import ClientDataError, read_windows
 from fedloom.tasks.errors import ConfigurationError, RunError, StoreError
+from fedloom.tasks.evaluate import _sample
 from fedloom.tasks.model_store import model_key, read_model
 from fedloom.tasks.models import build_model
 from fedloom.tasks.step import Place, Run, load_step, run_step
@@ -177,3 +181,71 @@ def test_every_round_stands_once_in_round_jsonl(tiny_job: Path, make_run: MakeRu
     simulate(plan, run)
     lines = run.store.read(run.key("round.jsonl")).splitlines()
     assert len(lines) == read_result(plan, run).rounds == 3
+
+
+def test_a_client_that_fails_in_any_way_does_not_take_its_shard_along(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fails_at_c2(order: Any, client: str, *rest: Any) -> Any:
+        if client == "c2":
+            raise ZeroDivisionError("a bug in a custom network")
+        return fit(order, client, *rest)
+
+    monkeypatch.setattr(train, "fit", fails_at_c2)
+    outputs = until(make_run(), "aggregate")
+    assert outputs["participants"] == 5
+    assert outputs["dropouts"] == [{"client": "c2", "reason": "ZeroDivisionError: a bug in a custom network"}]
+
+
+def test_data_that_never_arrives_makes_a_late_client(make_run: MakeRun) -> None:
+    run = make_run()
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # accepts, and never answers
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}/c0.csv"
+        with pytest.raises(ClientDataError, match="late: reading the data took more than"):
+            run.windows.read(url, run.folder, run.recipe.inputs, timeout_s=0.5)
+
+
+def test_an_autoencoder_needs_no_labels(make_run: MakeRun) -> None:
+    model = {"architecture": "Autoencoder", "output_schema": "reconstruction_error"}
+    run = make_run(model_hyperparameters={"latent_dim": 2}, metrics=["reconstruction_error", "auc"], **model)
+    for path in [*(run.folder / "data").iterdir(), run.folder / "holdout.csv"]:
+        rows = [line.rpartition(",")[0] for line in path.read_text().splitlines()]
+        path.write_text("\n".join(rows) + "\n")
+    outputs = until(run, "evaluate")
+    assert run_step(run, "aggregate", 1)["participants"] == 6
+    assert outputs["metrics"]["reconstruction_error"] > 0
+    assert outputs["undefined"] == {"auc": "the held-out data has no labels"}
+
+
+def test_a_holdout_label_that_is_no_class_stops_the_run(make_run: MakeRun) -> None:
+    run = make_run()
+    path = run.folder / "holdout.csv"
+    path.write_text(path.read_text().replace(",1\n", ",4\n"))
+    with pytest.raises(RunError, match="the holdout has label 4; the model's classes are 0 to 1"):
+        until(run, "evaluate")
+
+
+@pytest.mark.parametrize("result", [b"{}", b"[]", b'{"outputs": {}}'])
+def test_a_damaged_result_is_named(make_run: MakeRun, result: bytes) -> None:
+    run = make_run()
+    until(run, "select")
+    run.store.write(run.key("round-00001", "select.json"), result)
+    with pytest.raises(StoreError, match=r"select\.json .* is damaged; delete it and run again"):
+        run_step(run, "distribute", 1)
+
+
+def test_a_sample_of_the_holdout_has_the_size_asked_for() -> None:
+    y = np.repeat([0, 1, 2], 30)
+    rows = _sample(y, 90, 20, np.random.default_rng(0))
+    assert len(rows) == 20
+    assert np.bincount(y[rows]).tolist() == [7, 7, 6]
+
+
+def test_lines_of_rounds_are_made_anew_when_the_file_lacks_them(make_run: MakeRun) -> None:
+    run = make_run()
+    plan = compile_plan(load_job(run.folder))
+    simulate(plan, run)
+    whole = read_result(plan, run)
+    lines = run.store.read(run.key("round.jsonl"))
+    run.store.write(run.key("round.jsonl"), lines.splitlines(keepends=True)[1])
+    assert read_result(plan, run) == whole

@@ -47,9 +47,11 @@ def test_every_client_that_fails_a_criterion_gets_the_reason(
 def test_all_reasons_are_given_and_the_blacklist_counts() -> None:
     wanted = recipe(
         criteria=(Criterion("eligibility_criteria.k", "x", "at_least", 5), Criterion("e.l", "y", "equals", "a")),
-        blocked=("c0",),
+        blocked=(("c0", "sends noise"),),
     )
-    assert ineligibility(fleet(x=(1,), y=("b",)), wanted) == ["x 1 is below 5 (k); y b is not a (e.l); blacklisted"]
+    assert ineligibility(fleet(x=(1,), y=("b",)), wanted) == [
+        "x 1 is below 5 (k); y b is not a (e.l); blacklisted: sends noise"
+    ]
 
 
 @given(

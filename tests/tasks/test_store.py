@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedloom.specs.canonical import sha256
-from fedloom.tasks.errors import StoreError
+from fedloom.tasks.errors import ConfigurationError, StoreError
 from fedloom.tasks.store import RunStore
 
 
@@ -76,3 +76,11 @@ def test_no_room_leaves_nothing_half_written(tmp_path: Path) -> None:
 def test_unknown_scheme_is_a_clear_error() -> None:
     with pytest.raises(StoreError, match=r"run store 'nosuch://x' cannot be opened"):
         RunStore("nosuch://x")
+
+
+@pytest.mark.parametrize("url", ["s3://key:secret@bucket/runs", "https://token@host/x", "https://host/x?token=1", ""])
+def test_a_store_whose_url_carries_credentials_is_refused_without_repeating_them(url: str) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        RunStore(url)
+    assert "secret" not in str(caught.value)
+    assert "token" not in str(caught.value)
