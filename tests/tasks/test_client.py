@@ -111,11 +111,11 @@ def test_labels_outside_the_classes_and_missing_labels_are_dropouts(case: Case) 
 
 def test_waiting_for_another_client_of_the_process_is_not_being_late(case: Case) -> None:
     order, start, windows, model = case
-    order = replace(order, training=replace(order.training, client_timeout_s=0.5))
+    order = replace(order, training=replace(order.training, client_timeout_s=1.5))
     with ThreadPoolExecutor(1) as pool, repeatable(1, 0):
         waiting = pool.submit(fit, order, "c0", start, windows, model)
         with pytest.raises(TimeoutError):
-            waiting.result(timeout=0.8)
+            waiting.result(timeout=2.0)
     assert waiting.result().samples == len(windows.x)
 
 
