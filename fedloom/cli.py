@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import gc
+import io
 import json
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -35,6 +36,8 @@ def _plain_errors() -> Iterator[None]:
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(FAILED)
+    except OSError as error:
+        _fail(f"error: {error.filename or 'standard output'}: {error.strerror}", FAILED)
     except KeyboardInterrupt:
         _fail("interrupted; run the same command again to continue", 130)
     except Exception as error:
@@ -46,12 +49,15 @@ def _plain_errors() -> Iterator[None]:
 
 
 def _fail(message: str, code: int) -> None:
-    click.echo(message, err=True)
+    click.echo("".join(char if char.isprintable() or char == "\n" else "?" for char in message), err=True)
     sys.exit(code)
 
 
 class _Group(click.Group):
     def invoke(self, ctx: click.Context) -> Any:
+        for stream in (sys.stdout, sys.stderr):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="replace")  # a terminal without these letters still gets the rest
         gc.disable()  # quick commands make classes and end: collecting them costs a fifth of the time
         with _plain_errors():
             return super().invoke(ctx)
@@ -98,7 +104,7 @@ def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: s
     _tell_notes(bundle)
     _prepare(bundle)
     opened = open_run(plan, bundle, _store_url(store), name)
-    with ProgressDisplay(plan, sys.stderr) as display:
+    with ProgressDisplay(plan, sys.stderr) as display, redirect_stdout(sys.stderr):
         engine(plan, opened, display)
     _finish(read_result(plan, opened), bundle, as_json)
 
@@ -116,7 +122,7 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
     bundle, plan = _compiled(job, seed, rounds)
     _tell_notes(bundle)
     _prepare(bundle)
-    with ProgressDisplay(plan, sys.stderr) as display:
+    with ProgressDisplay(plan, sys.stderr) as display, redirect_stdout(sys.stderr):
         result = run_on_prefect(
             display, say=_say, job=job, store=_store_url(store), seed=seed, rounds=rounds, name=name
         )
@@ -128,14 +134,16 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
 @_run_options
 @click.option("--round", "round_", type=click.IntRange(0), default=0, help="Round, from 1; 0 for set-up steps.")
 @click.option("--shard", type=click.IntRange(0), help="Shard, for steps that fan out.")
+@click.option("--lost", metavar="REASON", help="Record that this shard was lost for good, instead of running it.")
 @click.option("--plan-digest", help="Refuse to run unless the specs compile to this plan.")
 def step(
     step: str, job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool,
     round_: int, shard: int | None, plan_digest: str | None,
+    lost: str | None,
 ) -> None:  # fmt: skip
     """Run one STEP of JOB in this process and print its outputs as JSON: what a container does."""
     from fedloom.flows.runs import open_run
-    from fedloom.flows.single import check_instance
+    from fedloom.flows.single import check_instance, take_as_lost
     from fedloom.tasks.errors import ConfigurationError
     from fedloom.tasks.step import run_step
 
@@ -147,7 +155,12 @@ def step(
         )
     check_instance(plan, step, round_, shard)
     _prepare(bundle)
-    click.echo(json.dumps(run_step(opened, step, round_, shard), indent=None if as_json else 2))
+    with redirect_stdout(sys.stderr):  # what a custom class prints is none of the step's outputs
+        if lost is not None:
+            outputs = take_as_lost(opened, plan, step, round_, shard, lost)
+        else:
+            outputs = run_step(opened, step, round_, shard)
+    click.echo(json.dumps(outputs, indent=None if as_json else 2))
 
 
 @main.command()
@@ -298,7 +311,7 @@ def _say(line: str) -> None:
 
 
 def _store_url(store: str) -> str:
-    return store if "://" in store else str(Path(store).expanduser().absolute())
+    return store if "://" in store or not store else os.path.abspath(os.path.expanduser(store))
 
 
 def _finish(result: RunResult, bundle: JobBundle, as_json: bool) -> None:

@@ -212,3 +212,92 @@ def test_too_few_clients_fail_with_code_one(fedloom: Fedloom, tmp_path: Path) ->
     done = fedloom("simulate", folder)
     assert done.exit_code == 1
     assert "0 of 6 clients are eligible" in done.stderr
+
+
+CUSTOM = {
+    "exits on import": ("import sys; sys.exit(0)", 2, "does not import: SystemExit"),
+    "exits when built": ("def __init__(self): import sys; sys.exit(0)", 2, "does not build"),
+    "raises in training": (
+        "def forward(self, x):\n  if self.training: raise ValueError('odd \x1b[31m')\n  return x[:, 0, :1]",
+        2,
+        "do not work together",
+    ),
+    "two outputs": ("def forward(self, x): return x[:, 0, :2]", 2, "needs [2, 1]"),
+}
+
+
+@pytest.mark.parametrize("what", CUSTOM)
+def test_whatever_a_custom_class_does_is_an_error_that_names_it(fedloom: Fedloom, tmp_path: Path, what: str) -> None:
+    body, code, message = CUSTOM[what]
+    done = run_custom(fedloom, tmp_path, what.replace(" ", "_"), body)
+    assert done.exit_code == code, done.output
+    assert message in done.stderr
+    assert "\x1b" not in done.stderr
+
+
+def test_what_a_custom_class_prints_is_not_among_the_results(fedloom: Fedloom, tmp_path: Path) -> None:
+    body = "def forward(self, x): print('HELLO'); return self.head(x[:, 0])"
+    done = run_custom(fedloom, tmp_path, "prints", body, "--json")
+    assert json.loads(done.stdout)["rounds"] == 3
+    assert "HELLO" in done.stderr
+
+
+def run_custom(fedloom: Fedloom, folder: Path, name: str, body: str, *options: str) -> Result:
+    model = {"architecture": "Custom", "version": "1.0.0", "custom_class": f"net_that_{name}:Net",
+             "input_schema": {"reference": "contract.yaml", "signal_group": "imu", "window_size": 8},
+             "output_schema": "binary_classification"}  # fmt: skip
+    gone = dict.fromkeys(
+        ("architecture", "version", "input_schema", "output_schema", "window_size", "model_hyperparameters")
+    )
+    job = write_job(folder / "job", model_config=model, **gone)
+    inside = body if body.startswith("def") else "pass"
+    own = "" if "__init__" in body else "  def __init__(self):\n    super().__init__(); self.head = nn.Linear(2, 1)\n"
+    text = f"from torch import nn\n{'' if body.startswith('def') else body}\nclass Net(nn.Module):\n{own}  "
+    (job / f"net_that_{name}.py").write_text(text + inside.replace("\n", "\n  ") + "\n")
+    return fedloom("simulate", job, *options)
+
+
+def test_a_shard_given_up_by_an_engine_is_recorded(fedloom: Fedloom, tiny_job: Path) -> None:
+    for words in (["initialise"], ["select", "--round", "1"], ["distribute", "--round", "1"]):
+        assert fedloom("step", words[0], tiny_job, *words[1:]).exit_code == 0
+    train = ("step", "train", tiny_job, "--round", 1, "--shard")
+    assert fedloom(*train, 99).exit_code == 2
+    assert json.loads(fedloom(*train, 0, "--lost", "evicted").stdout) == {"lost": "evicted"}
+    assert fedloom(*train, 1).exit_code == fedloom(*train, 2).exit_code == 0
+    assert "clients" in json.loads(fedloom(*train, 1, "--lost", "too late").stdout)
+    outputs = json.loads(fedloom("step", "aggregate", tiny_job, "--round", 1).stdout)
+    assert outputs["participants"] == 4
+    assert fedloom("step", "select", tiny_job, "--round", 1, "--lost", "x").exit_code == 2
+
+
+@pytest.mark.parametrize("kind", ["dangling link", "folder"])
+def test_a_spec_that_is_no_file_is_not_overlooked(fedloom: Fedloom, tiny_job: Path, kind: str) -> None:
+    place = tiny_job / "selector.yaml"
+    if kind == "folder":
+        place.mkdir()
+    else:
+        place.symlink_to(tiny_job / "nowhere.yaml")
+    done = fedloom("validate", tiny_job)
+    assert done.exit_code == 1
+    assert "selector.yaml" in done.stdout
+
+
+def test_dropouts_are_told_with_their_commonest_reasons(fedloom: Fedloom, tiny_job: Path) -> None:
+    for client in ("c0", "c3"):
+        (tiny_job / "data" / f"{client}.csv").write_text("a,b\n1,2\n")
+    done = fedloom("simulate", tiny_job)
+    assert done.exit_code == 0
+    assert "round 1: lost c0 and 1 more: there is no column 'label'" in done.stderr
+
+
+def test_a_run_that_ended_badly_says_how_to_start_another(fedloom: Fedloom, tmp_path: Path) -> None:
+    done = fedloom("simulate", write_job(tmp_path / "job", metrics={"auc": 0.9999}))
+    assert "--name" in done.stdout
+
+
+def test_many_unknown_keys_are_answered_soon(fedloom: Fedloom, tiny_job: Path) -> None:
+    with (tiny_job / "job.yaml").open("a") as file:
+        file.writelines(f"unknown_key_{i}: 1\n" for i in range(3000))
+    done = fedloom("validate", tiny_job)
+    assert done.exit_code == 1
+    assert done.stdout.count("unknown key") == 3000

@@ -13,7 +13,7 @@ from fedloom.specs.job import Job
 from fedloom.specs.job_release import Bounds
 from fedloom.specs.problems import SpecError
 from fedloom.specs.selector import Selector
-from fedloom.tasks.architectures import DEFAULTS
+from fedloom.tasks.architectures import DEFAULTS, parameter_count
 from fedloom.tasks.metrics import HIGHER_IS_BETTER, canonical_metric
 from fedloom.tasks.recipe import (
     AggregationRecipe,
@@ -29,6 +29,7 @@ from fedloom.tasks.window_spec import WindowSpec
 
 PLAN_FORMAT = 1
 _THREADS = 1
+_MAX_PARAMETERS = 10**10
 _ROUND_TIMEOUT_MINUTES = 60
 """How long a client may train when the job does not say."""
 _DEFAULT_METRICS = {
@@ -53,6 +54,10 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     if problems:
         raise SpecError(problems)
     recipe = _recipe(bundle, seed, rounds)
+    parameters = parameter_count(recipe.model) or 0
+    if parameters > _MAX_PARAMETERS:
+        message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
+        raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     shard = Resources(cpus=recipe.threads, memory_bytes=shard_memory(recipe))
     limit = recipe.training.client_timeout_s * recipe.selection.shard_size

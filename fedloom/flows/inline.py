@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from fedloom.flows.events import Listener, StepDone, silent
 from fedloom.flows.plan import Plan, Step
 from fedloom.flows.walk import walk
-from fedloom.tasks.errors import RunError
-from fedloom.tasks.step import Outputs, Run, run_step
+from fedloom.tasks.errors import RunError, ShardLostError, one_line
+from fedloom.tasks.step import Outputs, Run, record_loss, run_step
 
 
 def simulate(plan: Plan, run: Run, listener: Listener = silent) -> None:
@@ -46,9 +46,12 @@ def attempt(run: Run, step: Step, round: int, shard: int | None) -> tuple[Output
             return run_step(run, step.name, round, shard), None
         except RunError:
             raise
+        except ShardLostError as lost:
+            return None, str(lost)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            if not left and step.may_be_lost:
+            reason = one_line(error)
+            if not left and step.may_be_lost and shard is not None:
+                record_loss(run, step.name, round, shard, reason)
                 return None, reason
             if not left:
                 at = f"step {step.name} of round {round}" if round else f"step {step.name}"

@@ -21,15 +21,16 @@ from prefect.runtime import flow_run
 from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 
 from fedloom.flows.compile import compile_plan
+from fedloom.flows.data import prepare_data
 from fedloom.flows.events import Listener, StepDone, silent
 from fedloom.flows.plan import Plan, Step
 from fedloom.flows.result import read_result
 from fedloom.flows.runs import open_run
 from fedloom.flows.walk import walk
 from fedloom.specs.bundle import load_job, resolve_job
-from fedloom.tasks.errors import RunError
+from fedloom.tasks.errors import RunError, ShardLostError, one_line
 from fedloom.tasks.rounds import read_rounds
-from fedloom.tasks.step import Outputs, Run, run_step
+from fedloom.tasks.step import Outputs, Run, record_loss, run_step
 
 _task_runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1)
 
@@ -68,11 +69,14 @@ def federated_job(
     plan = compile_plan(bundle, seed, rounds)
     run = open_run(plan, bundle, store, name)
     get_run_logger().info("run %s, plan %s", run.run_id, run.plan_digest)
+    prepare_data(bundle, get_run_logger().info)
     performer = _Prefect(plan, run, listening.get())
     try:
         walk(plan, performer)
-    finally:
+    except RunError:
         _publish_rounds(run)
+        raise
+    _publish_rounds(run)
     result = read_result(plan, run)
     create_table_artifact(
         result.gate["checks"],
@@ -100,7 +104,7 @@ class _Prefect:
         self.futures[step.name] = self.last = futures
         outputs = []
         for shard, future in zip(shards, futures, strict=True):
-            value, lost = self._outcome(step, future)
+            value, lost = self._outcome(step, round, shard, future)
             self.listener(StepDone(step.name, round, shard, len(shards), value, lost))
             outputs.append(value)
         if step is self.plan.loop.steps[-1]:
@@ -118,20 +122,25 @@ class _Prefect:
             task_run_name=label if shard is None else f"{label} shard {shard:02d}",
             retries=step.retries,
             retry_condition_fn=lambda _task, _run, state: (
-                not isinstance(state.result(raise_on_failure=False), RunError)
+                not isinstance(state.result(raise_on_failure=False), (RunError, ShardLostError))
             ),
             persist_result=False,
             cache_policy=NO_CACHE,  # the run store knows what is done, also after a crash
         )
 
-    def _outcome(self, step: Step, future: PrefectFuture[Outputs]) -> tuple[Outputs | None, str | None]:
+    def _outcome(
+        self, step: Step, round: int, shard: int | None, future: PrefectFuture[Outputs]
+    ) -> tuple[Outputs | None, str | None]:
         try:
             return future.result(), None
         except RunError:
             raise
+        except ShardLostError as lost:
+            return None, str(lost)
         except Exception as error:
-            reason = f"{type(error).__name__}: {error}"
-            if step.may_be_lost:
+            reason = one_line(error)
+            if step.may_be_lost and shard is not None:
+                record_loss(self.run, step.name, round, shard, reason)
                 return None, reason
             raise RunError(f"step {step.name} failed: {reason}") from error
 

@@ -65,6 +65,8 @@ class ProgressDisplay:
         took, measured = self._outputs["aggregate"], self._outputs["evaluate"]["metrics"]
         loss = "–" if took["train_loss"] is None else f"{took['train_loss']:.4f}"
         shown = [name for name in self.plan.recipe.evaluation.metrics if name in measured][:2]
+        for line in _dropouts(took["dropouts"]):
+            self._console.print(f"round {round}: {line}", markup=False)
         if self._outputs["select"]["low_eligibility"]:
             self._console.print(f"round {round}: only {self._outputs['select']['eligible']} clients were eligible")
         parts = [
@@ -81,6 +83,18 @@ class ProgressDisplay:
         self._console.print("  ".join(parts), markup=False)
         self._bar.update(self._task, completed=round)
         self._round_started = now
+
+
+def _dropouts(dropouts: list[dict[str, str]]) -> list[str]:
+    """At most three lines: the commonest reasons, each with the number of clients and one of them."""
+    by_reason: dict[str, list[str]] = {}
+    for dropout in dropouts:
+        by_reason.setdefault(dropout["reason"], []).append(dropout["client"])
+    common = sorted(by_reason.items(), key=lambda item: -len(item[1]))[:3]
+    return [
+        f"lost {clients[0]}{f' and {len(clients) - 1} more' if len(clients) > 1 else ''}: {reason}"
+        for reason, clients in common
+    ]
 
 
 def _clock(seconds: float) -> str:

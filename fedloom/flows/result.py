@@ -39,6 +39,9 @@ class RunResult:
     store: str
 
 
+_AGAIN = "this run has ended and is only shown again; mend the cause, then start another with --name"
+
+
 def read_result(plan: Plan, run: Run) -> RunResult:
     """The result of a run that has ended.
 
@@ -88,6 +91,7 @@ def as_text(result: RunResult, bundle: JobBundle) -> str:
         f"metrics  {metrics}",
         f"gate     {gate['decision']}: {fate}",
         *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
+        *([] if gate["promoted"] else [f"again    {_AGAIN}"]),
         f"model    {result.model_digest}",
         f"plan     {result.plan_digest}",
         f"store    {result.store}",

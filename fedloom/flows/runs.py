@@ -13,7 +13,7 @@ from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
+_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
@@ -29,7 +29,7 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
         ConfigurationError: when the name cannot be part of a key.
         StoreError: when the store cannot be written.
     """
-    if name and not _NAME.match(name):
+    if name and not _NAME.fullmatch(name):
         raise ConfigurationError(f"run name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-'")
     if bundle.fleet is None:
         raise ConfigurationError("the job has no fleet to run on")

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from fedloom.flows.plan import Plan
 from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.step import Outputs, Place, Run, record_loss
 
 
 def check_instance(plan: Plan, name: str, round: int, shard: int | None) -> None:
@@ -27,3 +28,21 @@ def check_instance(plan: Plan, name: str, round: int, shard: int | None) -> None
     if (steps[name].fan_out is None) != (shard is None):
         need = "needs" if shard is None else "takes no"
         raise ConfigurationError(f"step {name!r} {need} --shard")
+
+
+def take_as_lost(run: Run, plan: Plan, name: str, round: int, shard: int | None, reason: str) -> Outputs:
+    """Record the loss of a shard that an engine has given up, unless it has a result after all.
+
+    Returns:
+        The reason that counts, or the shard's outputs.
+
+    Raises:
+        ConfigurationError: when instances of this step may not be lost.
+    """
+    if shard is None or not any(step.name == name and step.may_be_lost for step in plan.loop.steps):
+        raise ConfigurationError(f"step {name!r} has no shards that may be lost")
+    found = Place(run, round).find(name, shard)
+    if found is None:
+        record_loss(run, name, round, shard, reason)
+        return {"lost": reason}
+    return {"lost": found["lost"]} if "lost" in found else dict(found["outputs"])

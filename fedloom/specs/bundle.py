@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -155,7 +156,7 @@ def example_names() -> tuple[str, ...]:
 
 def job_file(folder: Path) -> Path | None:
     """The job file of a folder, None if it has none."""
-    return next((folder / name for name in FILES["job"] if (folder / name).is_file()), None)
+    return next((folder / name for name in FILES["job"] if os.path.lexists(folder / name)), None)
 
 
 def job_files(path: Path) -> dict[str, Path]:
@@ -175,7 +176,7 @@ def job_files(path: Path) -> dict[str, Path]:
             raise SpecError([Problem("error", "there is no job.yaml in this folder", str(path), hint=hint)])
         files = {"job": file}
     for kind, names in FILES.items():
-        found = next((folder / name for name in names if (folder / name).is_file()), None)
+        found = next((folder / name for name in names if os.path.lexists(folder / name)), None)
         if found is not None and kind not in files:
             files[kind] = found
     return files

@@ -32,8 +32,13 @@ def find_contract(reference: str, folder: Path) -> Path:
     for base in bases:
         for relative in relatives:
             path = base / relative
-            if not path.is_file():
-                continue
+            try:
+                if not path.is_file():
+                    continue
+            except OSError as error:
+                raise LookupError(
+                    f"the contract {reference[:60]!r} cannot be looked for", str(error.strerror)
+                ) from None
             if not path.resolve().is_relative_to(base):
                 message = f"the contract {reference!r} is a link that leads out of {base}"
                 raise LookupError(message, "put the contract itself there")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Iterator, Sequence
+from functools import cache
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -41,6 +42,10 @@ _FORMS = {
 }
 
 
+_SUGGESTIONS = 50
+"""For so many problems of a document it is looked for what was meant: it takes time, and nobody reads more."""
+
+
 def explain(error: ValidationError, document: Document, model: type[BaseModel]) -> list[Problem]:
     """All errors of one document, one problem a place, in the order of the file."""
     grouped: dict[Trail, list[ErrorDetails]] = {}
@@ -51,8 +56,8 @@ def explain(error: ValidationError, document: Document, model: type[BaseModel]) 
     # Where one branch of a union fails deeper, the failure of the others says nothing.
     inner = {trail[:end] for trail in grouped for end in range(len(trail))}
     found = [
-        _problem(trail, group, document, model)
-        for trail, group in grouped.items()
+        _problem(trail, group, document, model, suggest=number < _SUGGESTIONS)
+        for number, (trail, group) in enumerate(grouped.items())
         if not (trail in inner and all(details["type"] in _WANTED for details in group))
     ]
     return sorted(found, key=lambda problem: (problem.line, problem.column))
@@ -81,14 +86,17 @@ def _real_trail(details: ErrorDetails, data: Any) -> Trail:
     return trail
 
 
-def _problem(trail: Trail, group: list[ErrorDetails], document: Document, model: type[BaseModel]) -> Problem:
+def _problem(
+    trail: Trail, group: list[ErrorDetails], document: Document, model: type[BaseModel], suggest: bool
+) -> Problem:
     details = group[0]
     kind = details["type"]
     if kind == "missing":
         description = _description(model, trail)
         return document.problem(trail, "is missing", f"add {trail[-1]}: {description}" if description else None)
     if kind == "extra_forbidden":
-        return document.problem(trail, f"unknown key '{trail[-1]}'", _where_to(trail, document, model))
+        hint = _where_to(trail, document, model) if suggest else None
+        return document.problem(trail, f"unknown key '{trail[-1]}'", hint)
     if kind == "value_error":
         message = str(details["ctx"]["error"])
         return document.problem(_named_key(trail, message, document), message)
@@ -162,10 +170,10 @@ def _where_to(trail: Trail, document: Document, model: type[BaseModel]) -> str |
     top_of_job = model.__name__ == "Job" and not section
     if top_of_job:
         here = [*here, *FLAT]
-    places = [place for place in _places(model, ()) if place[-1] == key and place[:-1] != section]
+    places = [place for place in _all_places(model) if place[-1] == key and place[:-1] != section]
     if places:
         return f"it belongs in {dotted(places[0][:-1]) or 'the top level'}"
-    elsewhere = {str(place[-1]): place for place in reversed(list(_places(model, ())))}
+    elsewhere = {str(place[-1]): place for place in reversed(_all_places(model))}
     best, far = closest(key, here), closest(key, list(elsewhere))
     if far and _likeness(key, far) > max(0.8, _likeness(key, best)):
         return f"did you mean '{far}' of {dotted(elsewhere[far][:-1]) or 'the top level'}?"
@@ -197,6 +205,11 @@ def _models_at(model: type[BaseModel], trail: Trail) -> list[type[BaseModel]]:
         elif not isinstance(step, int) and found and all(step not in _keys(owner) for owner in found):
             continue  # A key of a free mapping whose values are models.
     return found
+
+
+@cache
+def _all_places(model: type[BaseModel]) -> tuple[Trail, ...]:
+    return tuple(_places(model, ()))
 
 
 def _places(model: type[BaseModel], trail: Trail) -> Iterator[Trail]:

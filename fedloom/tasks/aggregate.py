@@ -2,45 +2,49 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.model_store import bytes_to_tensors, read_model, write_model
 from fedloom.tasks.models import State
+from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place, StepResult
 
 
 def step(place: Place) -> StepResult:
     """Add the weighted mean of the updates to the model (FedAvg), in float64 and in the order of the shards.
 
-    A shard without a result is lost: its clients are dropouts. Below the quorum the model stays as it is, and
+    The clients of a shard that was recorded as lost are dropouts. Below the quorum the model stays as it is, and
     the outputs say so.
+
+    Raises:
+        ConfigurationError: when a shard has neither a result nor a record of its loss.
     """
-    run = place.run
-    shards: list[list[str]] = run.store.read_json(place.key("decision.json"))["shards"]
-    results = [place.find("train", shard=i) for i in range(len(shards))]
+    run, shards = place.run, cohort_shards(place)
+    results = [place.result("train", shard=i) for i in range(len(shards))]
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
-        lost = [{"client": client, "reason": "the shard was lost"} for client in clients]
-        dropouts += lost if result is None else result["outputs"]["dropouts"]
-    arrived = [result for result in results if result is not None and result["files"]]
+        if "lost" in result:
+            reason = f"the shard was lost: {result['lost']}"
+            dropouts += [{"client": client, "reason": reason} for client in clients]
+        else:
+            dropouts += result["outputs"]["dropouts"]
+    arrived = [(shard, result) for shard, result in enumerate(results) if result["files"]]
 
     sent = place.result("distribute")["outputs"]["model_digest"]
     model = read_model(run.store, sent)
-    weight = sum(result["outputs"]["weight"] for result in arrived)
-    participants = sum(result["outputs"]["clients"] for result in arrived)
+    weight = sum(result["outputs"]["weight"] for _, result in arrived)
+    participants = sum(result["outputs"]["clients"] for _, result in arrived)
     enough = participants >= run.recipe.aggregation.quorum and weight > 0
     if enough:
-        mean = {name: tensor / weight for name, tensor in _total(place, arrived).items()}
+        mean = {name: tensor / weight for name, tensor in _total(place, [shard for shard, _ in arrived]).items()}
         with repeatable(run.recipe.threads, 0):
             norm: float | None = float(torch.stack([t.square().sum() for t in mean.values()]).sum().sqrt())
         model = {name: (tensor.to(torch.float64) + mean[name]).to(tensor.dtype) for name, tensor in model.items()}
     else:
         norm = None
     stored = write_model(run.store, model)
-    loss = sum(r["outputs"]["weight"] * r["outputs"]["loss"] for r in arrived) / weight if weight else None
+    loss = sum(r["outputs"]["weight"] * r["outputs"]["loss"] for _, r in arrived) / weight if weight else None
     return StepResult(
         {
             "model_digest": stored.sha256,
@@ -49,21 +53,20 @@ def step(place: Place) -> StepResult:
             "quorum": run.recipe.aggregation.quorum,
             "quorum_met": enough,
             "dropouts": dropouts,
-            "samples": sum(result["outputs"]["samples"] for result in arrived),
+            "samples": sum(result["outputs"]["samples"] for _, result in arrived),
             "train_loss": loss,
             "update_norm": norm,
-            "bytes_up": sum(result["outputs"]["bytes_up"] for result in arrived),
+            "bytes_up": sum(result["outputs"]["bytes_up"] for _, result in arrived),
         },
         {"model": stored},
     )
 
 
-def _total(place: Place, arrived: list[Any]) -> State:
+def _total(place: Place, shards: list[int]) -> State:
     """Sum of the shards' sums."""
     total: State = {}
-    for result in arrived:
-        file = result["files"]["update"]
-        part = bytes_to_tensors(place.run.store.read(file["key"], expect=file["sha256"]), file["key"])
+    for shard in shards:
+        part = bytes_to_tensors(place.file("train", "update", shard), f"the update of shard {shard}")
         for name, tensor in part.items():
             total[name] = total[name] + tensor if name in total else tensor
     return total

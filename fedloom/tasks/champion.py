@@ -10,10 +10,12 @@ from typing import Any
 from filelock import FileLock
 
 from fedloom.specs.canonical import plain, restore
-from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.errors import ConfigurationError, StoreError
 from fedloom.tasks.recipe import ModelRecipe, Recipe
 from fedloom.tasks.step import Run
 from fedloom.tasks.window_spec import WindowSpec
+
+_FIELDS = frozenset({"run_id", "model_digest", "model", "inputs", "metrics", "holdout"})
 
 
 def _key(run: Run) -> str:
@@ -30,9 +32,16 @@ def decided_alone(run: Run) -> Iterator[None]:
     if folder is None:
         yield
         return
-    (folder / "champions").mkdir(parents=True, exist_ok=True)
-    with FileLock(folder / "champions" / f".{run.recipe.job_id}.lock"):
+    lock = FileLock(folder / "champions" / f".{run.recipe.job_id}.lock")
+    try:
+        (folder / "champions").mkdir(parents=True, exist_ok=True)
+        lock.acquire()
+    except OSError as error:
+        raise StoreError(f"cannot lock champions/ in the run store {run.store.url}: {error.strerror}") from error
+    try:
         yield
+    finally:
+        lock.release()
 
 
 def current(run: Run) -> dict[str, Any] | None:
@@ -40,7 +49,12 @@ def current(run: Run) -> dict[str, Any] | None:
     key = _key(run)
     if not run.store.exists(key):
         return None
-    pointer: dict[str, Any] = run.store.read_json(key)
+    pointer = run.store.read_json(key)
+    if not isinstance(pointer, dict) or not pointer.keys() >= _FIELDS:
+        raise StoreError(
+            f"{key} in the run store {run.store.url} is damaged; restore it, or delete it to start without a champion: "
+            "then the next model is compared with none"
+        )
     return pointer
 
 

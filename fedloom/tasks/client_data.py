@@ -30,6 +30,10 @@ _MAX_CLASSES = 1000
 class ClientDataError(Exception):
     """Client data that cannot be used. The message is a reason fit for an evidence file."""
 
+    def __str__(self) -> str:
+        # A file's column names may hold anything, escape sequences of terminals among it.
+        return "".join(char if char.isprintable() else "?" for char in super().__str__())
+
 
 @dataclass(frozen=True)
 class Windows:

@@ -102,7 +102,7 @@ def _scores(recipe: Recipe, model: torch.nn.Module, windows: Windows) -> tuple[N
             target = torch.from_numpy(y[start : start + _BATCH])
             parts.append(_probability(recipe.model.output, out))
         loss += float(loss_of(out, target)) * len(batch)
-    return torch.cat(parts).numpy().astype(np.float64), loss / len(x)
+    return torch.cat(parts).to(torch.float64).numpy(), loss / len(x)
 
 
 def _probability(output: str, out: torch.Tensor) -> torch.Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from fedloom.specs.canonical import sha256
 from fedloom.tasks.architectures import Dense, Recurrent, network, outputs
-from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.errors import ConfigurationError, one_line
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
 State = dict[str, Tensor]
@@ -86,20 +86,18 @@ def _custom(recipe: ModelRecipe) -> nn.Module:
     module_name, _, class_name = where.partition(":")
     try:
         made = getattr(importlib.import_module(module_name), class_name)
-    except Exception as error:  # a user's module may raise anything
-        raise ConfigurationError(
-            f"model_config.custom_class {where!r} does not import: {type(error).__name__}: {error}"
-        ) from error
+    except (Exception, SystemExit) as error:  # a user's module may raise anything
+        raise ConfigurationError(f"model_config.custom_class {where!r} does not import: {one_line(error)}") from error
     if not (inspect.isclass(made) and issubclass(made, nn.Module)):
         raise ConfigurationError(f"model_config.custom_class {where!r} is no torch.nn.Module class")
     settings = {name: list(v) if isinstance(v, tuple) else v for name, v in recipe.hyperparameters}
     try:
         model: nn.Module = made(**settings)
         shape = tuple(model.eval()(torch.zeros(2, recipe.window_size, recipe.channels)).shape)
-    except Exception as error:  # whatever a user's class raises is a wrong specification
+    except (Exception, SystemExit) as error:  # whatever a user's class raises is a wrong specification
         raise ConfigurationError(
             f"model_config.custom_class {where!r} does not build with {settings} and take windows of shape "
-            f"[N, {recipe.window_size}, {recipe.channels}]: {error}"
+            f"[N, {recipe.window_size}, {recipe.channels}]: {one_line(error)}"
         ) from error
     if shape != (2, outputs(recipe)):
         raise ConfigurationError(
@@ -129,8 +127,10 @@ def rehearse(model: nn.Module, recipe: ModelRecipe, training: TrainingRecipe) ->
         step = optimizer(training, model)
         loss_function(training)(model(x), target).backward()  # type: ignore[no-untyped-call]
         step.step()
-    except Exception as error:  # torch raises what it likes for settings that it does not like
-        raise ConfigurationError(f"model, loss and optimizer do not work together: {error}") from error
+    except (Exception, SystemExit) as error:  # torch and custom classes raise what they like
+        what = recipe.custom_class or recipe.architecture
+        message = f"{what}, {training.loss} and {training.optimizer} do not work together: {one_line(error)}"
+        raise ConfigurationError(message) from error
 
 
 def float_state(model: nn.Module) -> State:

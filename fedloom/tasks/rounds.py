@@ -76,9 +76,10 @@ def _file(place: Place) -> list[dict[str, Any]]:
     if place.round == 1 or not place.run.store.exists(key):
         return []
     try:
-        return read_rounds(place.run.store.read(key))
+        lines = read_rounds(place.run.store.read(key))
     except ValueError:
         return []
+    return [line for line in lines if isinstance(line, dict) and {"round", "metrics", "dropouts"} <= line.keys()]
 
 
 def round_line(place: Place) -> dict[str, Any]:

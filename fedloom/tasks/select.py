@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from typing import Any
 
@@ -58,6 +59,12 @@ def step(place: Place) -> StepResult:
         },
         {"decision": decision},
     )
+
+
+def cohort_shards(place: Place) -> list[list[str]]:
+    """The client ids of each shard of the round, sorted."""
+    shards: list[list[str]] = json.loads(place.file("select", "decision"))["shards"]
+    return shards
 
 
 def ineligibility(fleet: Fleet, wanted: SelectionRecipe) -> list[str]:

@@ -17,7 +17,7 @@ from typing import Any
 
 from fedloom.specs.canonical import plain
 from fedloom.specs.fleet import Fleet
-from fedloom.tasks.errors import ConfigurationError, StoreError
+from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.store import RunStore, Stored
 from fedloom.tasks.window_cache import WindowCache
@@ -114,9 +114,19 @@ class Place:
         """
         found = self.find(step, shard, round)
         if found is None:
-            at = self.round if round is None else round
-            raise ConfigurationError(f"step {step!r} of round {at} must run first (run {self.run.run_id})")
+            at = f"of round {self.round if round is None else round}" + ("" if shard is None else f", shard {shard},")
+            raise ConfigurationError(f"step {step!r} {at} must run first (run {self.run.run_id})")
         return found
+
+    def file(self, step: str, role: str, shard: int | None = None) -> bytes:
+        """The bytes of an object that another step of this round wrote.
+
+        Raises:
+            ConfigurationError: when that step has not run.
+            StoreError: when the object is missing or damaged.
+        """
+        stored = self.result(step, shard)["files"][role]
+        return self.run.store.read(stored["key"], expect=stored["sha256"])
 
 
 def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> Outputs:
@@ -132,15 +142,21 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
         The step's outputs: small JSON. Tensors and long tables stand in the store.
 
     Raises:
+        ShardLostError: when the shard was recorded as lost.
         RunError: when the run cannot go on.
     """
     place = Place(run, round, shard)
     key = place.result_key(name, shard)
     finished = place.find(name, shard)
+    if finished is not None and "lost" in finished:
+        raise ShardLostError(finished["lost"])
     if finished is not None and all(run.store.exists(file["key"]) for file in finished["files"].values()):
         return dict(finished["outputs"])
     started = time.monotonic()
-    result = load_step(name)(place)
+    try:
+        result = load_step(name)(place)
+    except SystemExit as error:
+        raise RunError(f"step {name}: a custom class ended the process (exit code {error.code})") from error
     run.store.write_json(
         key,
         {
@@ -154,6 +170,12 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
         },
     )
     return result.outputs
+
+
+def record_loss(run: Run, name: str, round: int, shard: int, reason: str) -> None:
+    """Record that a shard of a step was lost for good, so that the steps after it need not wait for it."""
+    key = Place(run, round, shard).result_key(name, shard)
+    run.store.write_json(key, {"plan_digest": run.plan_digest, "outputs": {}, "files": {}, "lost": reason})
 
 
 def load_step(name: str) -> Callable[[Place], StepResult]:

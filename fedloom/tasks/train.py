@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-from typing import Any
 
 import torch
 
@@ -12,9 +11,10 @@ from fedloom.specs.canonical import restore
 from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
 from fedloom.tasks.client_data import ClientDataError
 from fedloom.tasks.determinism import repeatable
-from fedloom.tasks.errors import RunError, StoreError
+from fedloom.tasks.errors import ConfigurationError, RunError, one_line
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
+from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place, StepResult
 
 
@@ -44,8 +44,11 @@ def step(place: Place) -> StepResult:
             update = fit(order, client, start, windows, model)
         except RunError:
             raise
-        except Exception as error:  # whatever happens at one client is no concern of the others
-            dropouts.append({"client": client, "reason": _reason(error)})
+        except (ClientDataError, DropoutError) as reason:
+            dropouts.append({"client": client, "reason": str(reason)})
+            continue
+        except (Exception, SystemExit) as error:  # whatever happens at one client is no concern of the others
+            dropouts.append({"client": client, "reason": one_line(error)})
             continue
         own = client_weight(recipe.aggregation.weights, update)
         add_scaled(total, update.delta, own)
@@ -72,23 +75,19 @@ def read_order(place: Place) -> Order:
     Raises:
         StoreError: when it is damaged.
     """
-    file = place.result("distribute")["files"]["order"]
-    try:
-        return restore(Order, json.loads(place.run.store.read(file["key"], expect=file["sha256"])))
-    except ValueError as error:
-        raise StoreError(f"{file['key']}: {error}; delete it and run again") from error
-
-
-def _reason(error: Exception) -> str:
-    known = isinstance(error, (ClientDataError, DropoutError))
-    return str(error) if known else f"{type(error).__name__}: {error}"
+    return restore(Order, json.loads(place.file("distribute", "order")))
 
 
 def shard_clients(place: Place) -> list[str]:
-    """The ids of the shard's clients, sorted."""
-    decision: dict[str, Any] = place.run.store.read_json(place.key("decision.json"))
-    shard: list[str] = decision["shards"][place.shard]
-    return shard
+    """The ids of the shard's clients, sorted.
+
+    Raises:
+        ConfigurationError: when the round has no such shard.
+    """
+    shards = cohort_shards(place)
+    if place.shard is None or place.shard >= len(shards):
+        raise ConfigurationError(f"round {place.round} has shards 0 to {len(shards) - 1}, not {place.shard}")
+    return shards[place.shard]
 
 
 def client_weight(strategy: str, update: ClientUpdate) -> float:

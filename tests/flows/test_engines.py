@@ -171,6 +171,7 @@ def test_a_lost_shard_does_not_end_the_run(
     participation = result.participation if engine == "inline" else result["participation"]
     assert participation == {"asked": 6, "updates": 4}
     assert [event.lost for event in events if event.lost] == ["OSError: node gone"]
+    assert engine_run(tiny_job, tmp_path, rounds=1) == result
 
 
 def test_retries_are_counted_and_errors_of_the_run_are_not_retried(

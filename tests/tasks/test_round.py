@@ -16,11 +16,11 @@ from fedloom.specs.bundle import load_job
 from fedloom.tasks import train
 from fedloom.tasks.client import fit, make_order
 from fedloom.tasks.client_data import ClientDataError, read_windows
-from fedloom.tasks.errors import ConfigurationError, RunError, StoreError
+from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError
 from fedloom.tasks.evaluate import _sample
 from fedloom.tasks.model_store import model_key, read_model
 from fedloom.tasks.models import build_model
-from fedloom.tasks.step import Place, Run, load_step, run_step
+from fedloom.tasks.step import Place, Run, load_step, record_loss, run_step
 
 MakeRun = Callable[..., Run]
 
@@ -107,13 +107,23 @@ def test_a_client_with_bad_data_is_a_dropout_with_its_reason(make_run: MakeRun, 
 
 def test_a_lost_shard_is_judged_by_the_quorum(make_run: MakeRun) -> None:
     run = make_run(orchestration_config={"shard_size": 2, "aggregation": {"min_quorum": 4}}, min_clients=4)
+    record_loss(run, "train", 1, 1, "node gone")
     outputs = until(run, "aggregate", shards=[0, 2])
     assert (outputs["participants"], outputs["quorum_met"]) == (4, True)
-    assert [d["reason"] for d in outputs["dropouts"]] == ["the shard was lost"] * 2
+    assert [d["reason"] for d in outputs["dropouts"]] == ["the shard was lost: node gone"] * 2
+    with pytest.raises(ShardLostError, match="node gone"):
+        run_step(run, "train", 1, 1)
+
+
+def test_a_shard_that_has_not_run_is_not_taken_as_lost(make_run: MakeRun) -> None:
+    with pytest.raises(ConfigurationError, match="step 'train' of round 1, shard 1, must run first"):
+        until(make_run(), "aggregate", shards=[0, 2])
 
 
 def test_below_the_quorum_the_model_stays_and_the_gate_ends_the_run(make_run: MakeRun) -> None:
     run = make_run(orchestration_config={"shard_size": 2, "aggregation": {"min_quorum": 4}}, min_clients=4)
+    for shard in (0, 2):
+        record_loss(run, "train", 1, shard, "node gone")
     gate = until(run, "gate", shards=[1])
     assert run_step(run, "aggregate", 1)["model_digest"] == run_step(run, "initialise")["model_digest"]
     assert (gate["stop"], gate["decision"], gate["promoted"]) == (True, "fail", False)
