@@ -138,8 +138,7 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
 @click.option("--plan-digest", help="Refuse to run unless the specs compile to this plan.")
 def step(
     step: str, job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool,
-    round_: int, shard: int | None, plan_digest: str | None,
-    lost: str | None,
+    round_: int, shard: int | None, lost: str | None, plan_digest: str | None,
 ) -> None:  # fmt: skip
     """Run one STEP of JOB in this process and print its outputs as JSON: what a container does."""
     from fedloom.flows.runs import open_run

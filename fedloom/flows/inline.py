@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from fedloom.flows.events import Listener, StepDone, silent
+from fedloom.flows.losses import FINAL, settle
 from fedloom.flows.plan import Plan, Step
 from fedloom.flows.walk import walk
-from fedloom.tasks.errors import RunError, ShardLostError, one_line
-from fedloom.tasks.step import Outputs, Run, record_loss, run_step
+from fedloom.tasks.step import Outputs, Run, run_step
 
 
 def simulate(plan: Plan, run: Run, listener: Listener = silent) -> None:
@@ -36,24 +36,19 @@ class _Inline:
 
 
 def attempt(run: Run, step: Step, round: int, shard: int | None) -> tuple[Outputs | None, str | None]:
-    """Run one instance with the step's retries; for one that may be lost, return the reason instead of raising.
+    """Run one instance with the step's retries.
 
-    A `RunError` is about the run and not about the shard: it is never retried and always raised.
+    Returns:
+        Its outputs, or why it was lost.
+
+    Raises:
+        RunError: when the run cannot go on.
     """
     left = step.retries
     while True:
         try:
             return run_step(run, step.name, round, shard), None
-        except RunError:
-            raise
-        except ShardLostError as lost:
-            return None, str(lost)
         except Exception as error:
-            reason = one_line(error)
-            if not left and step.may_be_lost and shard is not None:
-                record_loss(run, step.name, round, shard, reason)
-                return None, reason
-            if not left:
-                at = f"step {step.name} of round {round}" if round else f"step {step.name}"
-                raise RunError(f"{at} failed: {reason}") from error
+            if not left or isinstance(error, FINAL):
+                return None, settle(run, step, round, shard, error)
             left -= 1

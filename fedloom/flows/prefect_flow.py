@@ -23,14 +23,15 @@ from prefect.task_runners import TaskRunner, ThreadPoolTaskRunner
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.data import prepare_data
 from fedloom.flows.events import Listener, StepDone, silent
+from fedloom.flows.losses import FINAL, settle
 from fedloom.flows.plan import Plan, Step
 from fedloom.flows.result import read_result
 from fedloom.flows.runs import open_run
 from fedloom.flows.walk import walk
 from fedloom.specs.bundle import load_job, resolve_job
-from fedloom.tasks.errors import RunError, ShardLostError, one_line
+from fedloom.tasks.errors import RunError
 from fedloom.tasks.rounds import read_rounds
-from fedloom.tasks.step import Outputs, Run, record_loss, run_step
+from fedloom.tasks.step import Outputs, Run, run_step
 
 _task_runner: TaskRunner[Any] = ThreadPoolTaskRunner(max_workers=os.cpu_count() or 1)
 
@@ -121,9 +122,7 @@ class _Prefect:
             name=step.name,
             task_run_name=label if shard is None else f"{label} shard {shard:02d}",
             retries=step.retries,
-            retry_condition_fn=lambda _task, _run, state: (
-                not isinstance(state.result(raise_on_failure=False), (RunError, ShardLostError))
-            ),
+            retry_condition_fn=lambda _task, _run, state: not isinstance(state.result(raise_on_failure=False), FINAL),
             persist_result=False,
             cache_policy=NO_CACHE,  # the run store knows what is done, also after a crash
         )
@@ -133,16 +132,8 @@ class _Prefect:
     ) -> tuple[Outputs | None, str | None]:
         try:
             return future.result(), None
-        except RunError:
-            raise
-        except ShardLostError as lost:
-            return None, str(lost)
         except Exception as error:
-            reason = one_line(error)
-            if step.may_be_lost and shard is not None:
-                record_loss(self.run, step.name, round, shard, reason)
-                return None, reason
-            raise RunError(f"step {step.name} failed: {reason}") from error
+            return None, settle(self.run, step, round, shard, error)
 
     def _show_progress(self, round: int) -> None:
         done = 100.0 * round / self.plan.loop.rounds
