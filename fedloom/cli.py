@@ -1,4 +1,8 @@
-"""The command line. Exit codes: 0 done, 1 failed, 2 wrong command or specs, 3 the gate withheld the model."""
+"""The command line.
+
+Exit codes: 0 done (validate: valid), 1 failed (validate: invalid), 2 wrong command or specs, 3 the gate withheld the
+model, 130 interrupted.
+"""
 
 from __future__ import annotations
 
@@ -143,7 +147,7 @@ def step(
     """Run one STEP of JOB in this process and print its outputs as JSON: what a container does."""
     from fedloom.flows.runs import open_run
     from fedloom.flows.single import check_instance, take_as_lost
-    from fedloom.tasks.errors import ConfigurationError
+    from fedloom.tasks.errors import ConfigurationError, ShardLostError
     from fedloom.tasks.step import run_step
 
     bundle, plan = _compiled(job, seed, rounds)
@@ -158,8 +162,11 @@ def step(
         if lost is not None:
             outputs = take_as_lost(opened, plan, step, round_, shard, lost)
         else:
-            outputs = run_step(opened, step, round_, shard)
-    click.echo(json.dumps(outputs, indent=None if as_json else 2))
+            try:
+                outputs = run_step(opened, step, round_, shard)
+            except ShardLostError as error:
+                outputs = {"lost": str(error)}
+    click.echo(json.dumps(outputs, indent=None if as_json else 2, sort_keys=True))
 
 
 @main.command()
@@ -301,8 +308,8 @@ def _prepare(bundle: JobBundle) -> None:
 def _tell_notes(bundle: JobBundle) -> None:
     from fedloom.flows.show import notes
 
-    for note in notes(bundle):
-        _say(f"note: {note}")
+    if count := len(notes(bundle)):
+        _say(f"note: a run does not act upon everything that the specs say ({count} notes, see fedloom plan)")
 
 
 def _say(line: str) -> None:

@@ -31,7 +31,7 @@ def test_simulate_prints_progress_the_gate_and_what_to_find_where(fedloom: Fedlo
     done = fedloom("simulate", tiny_job)
     assert done.exit_code == 0, done.output
     lines = done.stderr.splitlines()
-    assert len(lines) == 3
+    assert len(lines) == 3, lines
     assert lines[0].startswith("round 1/3  clients 6/6  loss 0.")
     assert "ETA" in lines[0]
     assert "gate     pass: promoted to champion" in done.stdout
@@ -265,6 +265,8 @@ def test_a_shard_given_up_by_an_engine_is_recorded(fedloom: Fedloom, tiny_job: P
     assert json.loads(fedloom(*train, 0, "--lost", "evicted").stdout) == {"lost": "evicted"}
     assert fedloom(*train, 1).exit_code == fedloom(*train, 2).exit_code == 0
     assert "clients" in json.loads(fedloom(*train, 1, "--lost", "too late").stdout)
+    assert json.loads(fedloom(*train, 0).stdout) == {"lost": "evicted"}
+    assert fedloom(*train, 99, "--lost", "no such shard").exit_code == 2
     outputs = json.loads(fedloom("step", "aggregate", tiny_job, "--round", 1).stdout)
     assert outputs["participants"] == 4
     assert fedloom("step", "select", tiny_job, "--round", 1, "--lost", "x").exit_code == 2

@@ -8,12 +8,15 @@ from pathlib import Path
 
 import pytest
 
+from fedloom import compile_plan, load_job
+from fedloom.specs.scaffold import init_job
+
 ROOT = Path(__file__).parent.parent
 TEXT = (ROOT / "README.md").read_text()
 COMMANDS = [
     line.removeprefix("$ ") for block in re.findall(r"```console\n(.*?)```", TEXT, re.S) for line in block.splitlines()
 ]
-INSTALL, TOUR = [c for c in COMMANDS if "venv" in c], [c for c in COMMANDS if "venv" not in c]
+INSTALL, TOUR = [c for c in COMMANDS if "-m venv" in c], [c for c in COMMANDS if "venv" not in c]
 
 
 @pytest.mark.slow
@@ -48,3 +51,13 @@ def test_every_link_to_a_file_leads_to_one() -> None:
         assert target.startswith("https://") or (ROOT / target).exists(), target
     for link in ("flows", "tasks", "specs", "deploy"):
         assert (ROOT / link).resolve() == ROOT / "fedloom" / link
+
+
+def test_the_short_form_in_the_docs_runs_where_it_says(tmp_path: Path) -> None:
+    folder = init_job("bearing-v1", "train", tmp_path)[0].parent
+    for companion in ("selector.yaml", "rollout.yaml", "schedule.yaml"):
+        (folder / companion).unlink()
+    text = re.search(r"```yaml\n(job_id: bearing-v1.*?)```", (ROOT / "docs" / "specs.md").read_text(), re.S)
+    assert text is not None
+    (folder / "job.yaml").write_text(text[1])
+    assert compile_plan(load_job(folder)).job_id == "fl-bearing-v1"

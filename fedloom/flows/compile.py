@@ -7,7 +7,7 @@ from fedloom.flows.plan import Loop, OutputRef, Plan, Resources, Step
 from fedloom.flows.runnable import not_runnable, own_criteria, signals_of
 from fedloom.flows.support import LOSSES, not_built
 from fedloom.specs.bundle import JobBundle
-from fedloom.specs.contract import DataContract
+from fedloom.specs.contract import DataContract, signal_catalog
 from fedloom.specs.criteria import eligibility_tests
 from fedloom.specs.job import Job
 from fedloom.specs.job_release import Bounds
@@ -30,7 +30,7 @@ from fedloom.tasks.window_spec import WindowSpec
 PLAN_FORMAT = 1
 _THREADS = 1
 _MAX_PARAMETERS = 10**10
-_ROUND_TIMEOUT_MINUTES = 60
+_CLIENT_TIMEOUT_MINUTES = 60
 """How long a client may train when the job does not say."""
 _DEFAULT_METRICS = {
     "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
@@ -117,17 +117,16 @@ def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)
     size = inputs.window_size or 0
-    known = {signal.name: signal for signal in contract.schema_.signals} if contract is not None else {}
-    nominal = [(known[name].mean, known[name].std) if name in known else (None, None) for name in signals]
-    given = any(mean is not None for mean, _ in nominal)
+    nominal = signal_catalog(contract).nominal if contract is not None else {}
+    given = [nominal.get(name, (0.0, 1.0)) for name in signals] if any(name in nominal for name in signals) else []
     return WindowSpec(
         signals=signals,
         window_size=size,
         stride=inputs.stride or size,
         label_column=output.label_column,
         label_optional=output.type == "reconstruction_error",
-        mean=tuple(0.0 if mean is None else mean for mean, _ in nominal) if given else (),
-        std=tuple(1.0 if std is None else std for _, std in nominal) if given else (),
+        mean=tuple(mean for mean, _ in given),
+        std=tuple(std for _, std in given),
     )
 
 
@@ -195,7 +194,7 @@ def _training(job: Job) -> TrainingRecipe:
         local_epochs=training.local_epochs,
         batch_size=training.batch_size,
         shuffle=training.shuffle,
-        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _ROUND_TIMEOUT_MINUTES),
+        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
     )
 
 

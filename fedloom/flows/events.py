@@ -16,7 +16,6 @@ class StepDone:
         step: Its name.
         round: Its round; 0 outside rounds.
         shard: Its shard; None when the step does not fan out.
-        of: Number of instances of the step in this round.
         outputs: What it returned; None when it was lost.
         lost: Why it was lost.
     """
@@ -24,7 +23,6 @@ class StepDone:
     step: str
     round: int
     shard: int | None
-    of: int
     outputs: Outputs | None
     lost: str | None = None
 

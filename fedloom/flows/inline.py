@@ -27,11 +27,11 @@ class _Inline:
     listener: Listener
 
     def perform(self, step: Step, round: int, shards: Sequence[int | None]) -> list[Outputs | None]:
-        return [self._instance(step, round, shard, len(shards)) for shard in shards]
+        return [self._instance(step, round, shard) for shard in shards]
 
-    def _instance(self, step: Step, round: int, shard: int | None, of: int) -> Outputs | None:
+    def _instance(self, step: Step, round: int, shard: int | None) -> Outputs | None:
         outputs, lost = attempt(self.run, step, round, shard)
-        self.listener(StepDone(step.name, round, shard, of, outputs, lost))
+        self.listener(StepDone(step.name, round, shard, outputs, lost))
         return outputs
 
 

@@ -106,7 +106,7 @@ class _Prefect:
         outputs = []
         for shard, future in zip(shards, futures, strict=True):
             value, lost = self._outcome(step, round, shard, future)
-            self.listener(StepDone(step.name, round, shard, len(shards), value, lost))
+            self.listener(StepDone(step.name, round, shard, value, lost))
             outputs.append(value)
         if step is self.plan.loop.steps[-1]:
             self._show_progress(round)

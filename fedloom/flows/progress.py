@@ -50,7 +50,7 @@ class ProgressDisplay:
         """Take note of a finished step."""
         if not event.round:  # imports and set-up must not spoil the estimate
             self._round_started = time.monotonic()
-        shard = "" if event.shard is None else f" {event.shard + 1}/{event.of}"
+        shard = "" if event.shard is None else f" shard {event.shard:02d}"
         self._bar.update(self._task, step=f"round {event.round} {event.step}{shard}")
         if event.lost is not None:
             self._console.print(f"round {event.round}: {event.step}{shard} was lost ({event.lost})", markup=False)

@@ -24,6 +24,7 @@ class RunResult:
         model_digest: SHA-256 of its last model.
         rounds: Rounds done.
         metrics: Held-out metrics of that model.
+        undefined: Why the others have no value.
         gate: decision, reason to stop, whether it was promoted, and the checks.
         participation: Clients asked and clients that gave an update, over all rounds.
         store: URL of the run store.
@@ -34,6 +35,7 @@ class RunResult:
     model_digest: str
     rounds: int
     metrics: dict[str, float]
+    undefined: dict[str, str]
     gate: dict[str, Any]
     participation: dict[str, int]
     store: str
@@ -63,6 +65,7 @@ def read_result(plan: Plan, run: Run) -> RunResult:
         model_digest=last["model_digest"],
         rounds=last["round"],
         metrics=last["metrics"],
+        undefined=last["undefined"],
         gate={
             "decision": outputs["decision"],
             "promoted": outputs["promoted"],
@@ -78,9 +81,13 @@ def read_result(plan: Plan, run: Run) -> RunResult:
     )
 
 
+def _why_none(result: RunResult) -> str:
+    return "none: " + (next(iter(result.undefined.values())) if result.undefined else "no held-out data")
+
+
 def as_text(result: RunResult, bundle: JobBundle) -> str:
     """The result for a person: metrics, every check of the gate, and what the data is."""
-    metrics = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()) or "none: no held-out data"
+    metrics = "  ".join(f"{name} {value:.4f}" for name, value in result.metrics.items()) or _why_none(result)
     gate = result.gate
     fate = "promoted to champion" if gate["promoted"] else "the model is not released"
     lines = [

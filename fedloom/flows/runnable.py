@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
+from pathlib import Path
 
 from fedloom.specs.bundle import JobBundle
-from fedloom.specs.contract import DataContract
+from fedloom.specs.contract import DataContract, signal_catalog
 from fedloom.specs.criteria import Criterion, criteria, eligibility_tests
 from fedloom.specs.job import Job
+from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
 from fedloom.specs.selector import EligibilityCriteria
 from fedloom.specs.trails import Trail
@@ -30,8 +33,8 @@ def signals_of(job: Job, contract: DataContract | None) -> tuple[str, ...]:
     inputs = job.model.input_schema
     if inputs.signals:
         return inputs.signals
-    groups = contract.schema_.signal_groups if contract is not None else {}
-    return groups.get(inputs.signal_group or "", ())
+    groups = signal_catalog(contract).groups if contract is not None else {}
+    return tuple(groups.get(inputs.signal_group or "", ()))
 
 
 def own_criteria(job: Job) -> tuple[Criterion, ...]:
@@ -44,7 +47,7 @@ def own_criteria(job: Job) -> tuple[Criterion, ...]:
 
 def _inputs(bundle: JobBundle) -> Iterator[Finding]:
     inputs, at = bundle.job.model.input_schema, ("model_config", "input_schema")
-    if not signals_of(bundle.job, bundle.contract):
+    if inputs.signal_group is None and not inputs.signals:  # an unknown group is reported by the specs' checks
         hint = "name them under signals, or a signal group of the contract"
         yield "job", at, "the job names no signals to read", hint
     if inputs.window_size is None:
@@ -94,11 +97,26 @@ def _clients(bundle: JobBundle) -> Iterator[Finding]:
             yield "job", at, f"the fleet has no column {column!r}, which {asked} reads", f"its columns: {has}"
 
 
+def _is_client_data(bundle: JobBundle, source: str) -> bool:
+    fleet = bundle.fleet
+    try:
+        own = _absolute(source, bundle.folder)
+    except ValueError:  # reported by the specs' checks
+        return False
+    return fleet is not None and any(_absolute(place, fleet.root) == own for place in fleet.data)
+
+
+def _absolute(place: str, root: Path) -> str:
+    """One spelling for one place, however it was written."""
+    location = parse_location(place)
+    return os.path.abspath(root / location.path) if location.kind == "file" else str(location)
+
+
 def _holdout(bundle: JobBundle) -> Iterator[Finding]:
     holdout, at = bundle.job.validation.holdout_dataset, ("validation_config", "holdout_dataset")
     if holdout is not None and holdout.source is None:
         yield "job", at, "the holdout has no source", "add source: where the held-out data lies"
-    if holdout is not None and bundle.fleet is not None and holdout.source in bundle.fleet.data:
+    if holdout is not None and holdout.source is not None and _is_client_data(bundle, holdout.source):
         yield "job", (*at, "source"), "the holdout is a client's data: it must be data that no client trains on", None
     stopping = bundle.job.training.global_training.early_stopping
     if holdout is None and stopping is not None and stopping.enabled:

@@ -30,7 +30,9 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
         StoreError: when the store cannot be written.
     """
     if name and not _NAME.fullmatch(name):
-        raise ConfigurationError(f"run name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-'")
+        raise ConfigurationError(
+            f"run name {name!r} must be 1 to 64 letters, digits, '.', '_' or '-', the first a letter or digit"
+        )
     if bundle.fleet is None:
         raise ConfigurationError("the job has no fleet to run on")
     if plan.recipe.model.architecture == "Custom":

@@ -67,10 +67,20 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("rounds are synchronous: no update is ever stale")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
+    return found + _contract_notes(bundle) + _selector_notes(bundle)
+
+
+def _contract_notes(bundle: JobBundle) -> list[str]:
+    found: list[str] = []
     contract = bundle.contract
-    if contract is not None and (contract.constraints or any(s.min is not None for s in contract.schema_.signals)):
-        found.append("the contract's ranges and constraints are not enforced")
-    return found + _selector_notes(bundle)
+    if contract is None:
+        return found
+    ranges = any(signal.min is not None or signal.max is not None for signal in contract.schema_.signals)
+    if ranges or contract.constraints or contract.privacy or contract.slas:
+        found.append("the contract's ranges, constraints, privacy and service levels are not enforced by a run")
+    if contract.contract_metadata.status in ("deprecated", "retired"):
+        found.append(f"the contract is {contract.contract_metadata.status}, and used all the same")
+    return found
 
 
 def _selector_notes(bundle: JobBundle) -> list[str]:

@@ -6,6 +6,7 @@ from difflib import get_close_matches
 
 from fedloom.flows.plan import Plan
 from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.select import shard_clients
 from fedloom.tasks.step import Outputs, Place, Run, record_loss
 
 
@@ -41,6 +42,7 @@ def take_as_lost(run: Run, plan: Plan, name: str, round: int, shard: int | None,
     """
     if shard is None or not any(step.name == name and step.may_be_lost for step in plan.loop.steps):
         raise ConfigurationError(f"step {name!r} has no shards that may be lost")
+    shard_clients(Place(run, round, shard))  # refuses a shard that the round does not have
     found = Place(run, round).find(name, shard)
     if found is None:
         record_loss(run, name, round, shard, reason)

@@ -33,10 +33,13 @@ def not_built(bundle: JobBundle) -> list[Problem]:
         found += [
             bundle.problem("selector", trail, "not built", message) for trail, message in _selector(bundle.selector)
         ]
-    contract = bundle.contract.privacy if bundle.contract is not None else None
-    if contract is not None and contract.differential_privacy is not None and contract.differential_privacy.enabled:
+    privacy = bundle.contract.privacy if bundle.contract is not None else None
+    if privacy is not None and privacy.differential_privacy is not None and privacy.differential_privacy.enabled:
         message = "the data demands differential privacy, which is not built yet"
         found.append(bundle.problem("contract", ("privacy", "differential_privacy"), "not built", message))
+    if privacy is not None and privacy.dp_policy_file is not None:
+        message = "the data has a policy of differential privacy, which is not built yet"
+        found.append(bundle.problem("contract", ("privacy", "dp_policy_file"), "not built", message))
     return found
 
 

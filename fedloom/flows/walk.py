@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from fedloom.flows.plan import OutputRef, Plan, Step
 from fedloom.tasks.step import Outputs
@@ -39,6 +39,5 @@ def walk(plan: Plan, performer: Performer) -> None:
             return
 
 
-def _read(done: dict[str, Outputs], ref: OutputRef) -> Sequence[int]:
-    value: Sequence[int] = done[ref.step][ref.output]
-    return value
+def _read(done: dict[str, Outputs], ref: OutputRef) -> Any:
+    return done[ref.step][ref.output]

@@ -27,7 +27,9 @@ def step(place: Place) -> StepResult:
     run = place.run
     digest = place.result("aggregate")["outputs"]["model_digest"]
     if run.recipe.evaluation.holdout is None:
-        return StepResult({"model_digest": digest, "windows": 0, "metrics": {}, "undefined": {}, "holdout": None})
+        return StepResult(
+            {"model_digest": digest, "windows": 0, "metrics": {}, "undefined": {}, "finite": True, "holdout": None}
+        )
     windows, state = read_holdout(run, run.recipe), read_model(run.store, digest)
     holdout, metrics = holdout_digest(windows), measure(run.recipe, state, windows)
     return StepResult(
@@ -37,6 +39,7 @@ def step(place: Place) -> StepResult:
             "holdout": holdout,
             "metrics": dict(metrics.values),
             "undefined": dict(metrics.undefined),
+            "finite": metrics.finite,
         }
     )
 
@@ -80,7 +83,7 @@ def measure(recipe: Recipe, state: State, windows: Windows) -> Metrics:
         scores, loss = _scores(recipe, model.eval(), windows)
     if not np.isfinite(scores).all() or not np.isfinite(loss):
         reason = "the model's scores are not finite"
-        return Metrics({}, dict.fromkeys(recipe.evaluation.metrics, reason))
+        return Metrics({}, dict.fromkeys(recipe.evaluation.metrics, reason), finite=False)
     evaluation = recipe.evaluation
     return compute(evaluation.metrics, recipe.model.output, windows.y, scores, evaluation.threshold, loss)
 

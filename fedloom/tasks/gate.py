@@ -85,11 +85,12 @@ def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tu
     A gate that is repeated after its pointer has moved must not compare the model with itself.
     """
     store, holder = place.run.store, champion.current(place.run)
-    if store.exists(key):
-        evidence = store.read_json(key)
-        judged_against = evidence["champion"]
-        if holder is None or holder["run_id"] in (place.run.run_id, judged_against):
-            return [Check(**check) for check in evidence["checks"]], evidence["decision"]
+    evidence = store.read_json(key) if store.exists(key) else {}
+    judged = (
+        evidence.get("decision") and evidence["model_digest"] == place.result("aggregate")["outputs"]["model_digest"]
+    )
+    if judged and (holder is None or holder["run_id"] in (place.run.run_id, evidence["champion"])):
+        return [Check(**check) for check in evidence["checks"]], evidence["decision"]
     checks = [*safety, *bounds(place), no_regression(place, holder)]
     store.write_json(key, _evidence(place, checks, stop, holder["run_id"] if holder else None))
     return checks, worst(checks)
@@ -101,13 +102,15 @@ def worst(checks: list[Check]) -> Outcome:
 
 
 def finite(place: Place) -> Check:
-    """Every parameter of the model is a finite number."""
+    """Every parameter of the model, and every score that it gives on the held-out data, is a finite number."""
     state = read_model(place.run.store, place.result("aggregate")["outputs"]["model_digest"])
     bad = sum(int((~torch.isfinite(tensor)).sum()) for tensor in state.values())
     numbers = {"not_finite": bad, "parameters": sum(tensor.numel() for tensor in state.values())}
     if bad:
         return Check("finite", "fail", f"{bad} parameters are not finite", numbers)
-    return Check("finite", "pass", "all parameters are finite", numbers)
+    if not place.result("evaluate")["outputs"]["finite"]:
+        return Check("finite", "fail", "scores or loss on the held-out data are not finite", numbers)
+    return Check("finite", "pass", "all parameters and scores are finite", numbers)
 
 
 def participation(place: Place) -> Check:
@@ -127,7 +130,7 @@ def bounds(place: Place) -> list[Check]:
 def no_regression(place: Place, holder: dict[str, Any] | None) -> Check:
     """On the same held-out data, the model is no worse than the champion in the job's first metric."""
     run, measured = place.run, place.result("evaluate")["outputs"]
-    name = next(iter(run.recipe.evaluation.metrics), "loss")
+    name = run.recipe.evaluation.metrics[0]
     if holder is None:
         return Check("no regression", "pass", "there is no champion yet", {})
     if holder["run_id"] == run.run_id:
@@ -152,8 +155,6 @@ def no_regression(place: Place, holder: dict[str, Any] | None) -> Check:
 
 
 def _champion_value(place: Place, holder: dict[str, Any], name: str) -> float | None:
-    if holder["holdout"] == place.result("evaluate")["outputs"]["holdout"] and name in holder["metrics"]:
-        return float(holder["metrics"][name])
     recipe = champion.own_recipe(place.run, holder)
     state = read_model(place.run.store, holder["model_digest"])
     return measure(recipe, state, read_holdout(place.run, recipe)).values.get(name)

@@ -43,10 +43,11 @@ OF_OUTPUT: Mapping[str, frozenset[str]] = {
 
 @dataclass(frozen=True)
 class Metrics:
-    """Values by name, and for each metric without a value the reason."""
+    """Values by name, for each metric without a value the reason, and whether the model's scores are numbers."""
 
     values: Mapping[str, float]
     undefined: Mapping[str, str]
+    finite: bool = True
 
 
 def canonical_metric(name: str) -> str:

@@ -12,6 +12,10 @@ from fedloom.tasks.recipe import EvaluationRecipe
 from fedloom.tasks.step import Place
 from fedloom.tasks.store import Stored
 
+_FIELDS = frozenset(
+    {"round", "cohort", "participants", "dropouts", "train_loss", "model_digest", "metrics", "undefined"}
+)
+
 
 @dataclass(frozen=True)
 class Progress:
@@ -25,13 +29,13 @@ def progress(place: Place) -> Progress:
     """The lines of all rounds up to this one.
 
     A line is made from the results of its round's steps. The file saves reading those of earlier rounds again,
-    and is not relied on: another process on the same run may have written it anew in between.
+    and may lack lines: another process on the same run may have written it anew in between.
     """
     lines = (*_earlier(place), round_line(place))
     recipe = place.run.recipe
     reason = early_stop(recipe.evaluation, [line["metrics"] for line in lines])
     if reason is None and place.round >= recipe.rounds:
-        reason = f"all {recipe.rounds} rounds are done"
+        reason = "the last round is done"
     return Progress(lines, reason)
 
 
@@ -79,7 +83,7 @@ def _file(place: Place) -> list[dict[str, Any]]:
         lines = read_rounds(place.run.store.read(key))
     except ValueError:
         return []
-    return [line for line in lines if isinstance(line, dict) and {"round", "metrics", "dropouts"} <= line.keys()]
+    return [line for line in lines if isinstance(line, dict) and line.keys() >= _FIELDS]
 
 
 def round_line(place: Place) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from fedloom.specs.criteria import Criterion
 from fedloom.specs.fleet import Fleet
-from fedloom.tasks.errors import RunError
+from fedloom.tasks.errors import ConfigurationError, RunError
 from fedloom.tasks.recipe import SelectionRecipe
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.step import Place, StepResult
@@ -65,6 +65,18 @@ def cohort_shards(place: Place) -> list[list[str]]:
     """The client ids of each shard of the round, sorted."""
     shards: list[list[str]] = json.loads(place.file("select", "decision"))["shards"]
     return shards
+
+
+def shard_clients(place: Place) -> list[str]:
+    """The ids of the shard's clients, sorted.
+
+    Raises:
+        ConfigurationError: when the round has no such shard.
+    """
+    shards = cohort_shards(place)
+    if place.shard is None or place.shard >= len(shards):
+        raise ConfigurationError(f"round {place.round} has shards 0 to {len(shards) - 1}, not {place.shard}")
+    return shards[place.shard]
 
 
 def ineligibility(fleet: Fleet, wanted: SelectionRecipe) -> list[str]:

@@ -114,8 +114,9 @@ class Place:
         """
         found = self.find(step, shard, round)
         if found is None:
-            at = f"of round {self.round if round is None else round}" + ("" if shard is None else f", shard {shard},")
-            raise ConfigurationError(f"step {step!r} {at} must run first (run {self.run.run_id})")
+            number = self.round if round is None else round
+            at = (f" of round {number}" if number else "") + ("" if shard is None else f", shard {shard},")
+            raise ConfigurationError(f"step {step!r}{at} must run first (run {self.run.run_id})")
         return found
 
     def file(self, step: str, role: str, shard: int | None = None) -> bytes:

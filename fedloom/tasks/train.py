@@ -11,10 +11,10 @@ from fedloom.specs.canonical import restore
 from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
 from fedloom.tasks.client_data import ClientDataError
 from fedloom.tasks.determinism import repeatable
-from fedloom.tasks.errors import ConfigurationError, RunError, one_line
+from fedloom.tasks.errors import RunError, one_line
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
-from fedloom.tasks.select import cohort_shards
+from fedloom.tasks.select import shard_clients
 from fedloom.tasks.step import Place, StepResult
 
 
@@ -31,7 +31,6 @@ def step(place: Place) -> StepResult:
     start = receive(order, run.store.read(model_key(order.model_digest), expect=order.model_digest))
     with repeatable(order.threads, 0):
         model = build_model(order.model)
-    blank = copy.deepcopy(model.state_dict())
 
     total: State = {}
     dropouts: list[dict[str, str]] = []
@@ -40,8 +39,8 @@ def step(place: Place) -> StepResult:
         try:
             limit = order.training.client_timeout_s
             windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
-            model.load_state_dict(blank)  # nothing of one client, such as a counter, reaches the next
-            update = fit(order, client, start, windows, model)
+            own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
+            update = fit(order, client, start, windows, own_model)
         except RunError:
             raise
         except (ClientDataError, DropoutError) as reason:
@@ -76,18 +75,6 @@ def read_order(place: Place) -> Order:
         StoreError: when it is damaged.
     """
     return restore(Order, json.loads(place.file("distribute", "order")))
-
-
-def shard_clients(place: Place) -> list[str]:
-    """The ids of the shard's clients, sorted.
-
-    Raises:
-        ConfigurationError: when the round has no such shard.
-    """
-    shards = cohort_shards(place)
-    if place.shard is None or place.shard >= len(shards):
-        raise ConfigurationError(f"round {place.round} has shards 0 to {len(shards) - 1}, not {place.shard}")
-    return shards[place.shard]
 
 
 def client_weight(strategy: str, update: ClientUpdate) -> float:

@@ -15,7 +15,7 @@ _Key = tuple[str, Path, WindowSpec]
 
 
 class WindowCache:
-    """The windows that a run has read; it sees one state of a client's data, that of the first reading.
+    """The windows that a run has read; while they are kept, it sees a client's data as it was first read.
 
     The least recently used windows are forgotten above 512 MiB.
     """

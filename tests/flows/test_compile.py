@@ -138,6 +138,7 @@ WRONG = [
     ({"output_schema": "multi_class"}, "the number of classes is unknown"),
     ({"model_hyperparameters": {"num_classes": 5}}, "5 classes do not go with binary_classification"),
     ({"holdout": "data/c0.csv"}, "the holdout is a client's data"),
+    ({"holdout": "./data/c0.csv"}, "the holdout is a client's data"),
     ({"holdout": None, "validation_config": {"holdout_dataset": {"size": 5}}}, "the holdout has no source"),
     ({"holdout": None, "training_config": {"global_training": {"early_stopping": {"patience": 2}}}}, "early stopping"),
     (
@@ -156,10 +157,13 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
     assert any(message in problem.message for problem in caught.value.problems), caught.value
 
 
-def test_data_that_demands_privacy_is_not_used_without_it(tiny_job: Path) -> None:
-    contract = CONTRACT | {"privacy": {"differential_privacy": {"enabled": True, "epsilon": 1.0}}}
+@pytest.mark.parametrize(
+    "privacy", [{"differential_privacy": {"enabled": True, "epsilon": 1.0}}, {"dp_policy_file": "dp_policy.yaml"}]
+)
+def test_data_that_demands_privacy_is_not_used_without_it(tiny_job: Path, privacy: dict[str, Any]) -> None:
+    contract = CONTRACT | {"privacy": privacy}
     (tiny_job / "contract.yaml").write_text(yaml.safe_dump(contract))
-    with pytest.raises(SpecError, match="the data demands differential privacy"):
+    with pytest.raises(SpecError, match=r"the data .* differential privacy"):
         compiled(tiny_job)
 
 

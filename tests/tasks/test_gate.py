@@ -3,13 +3,14 @@
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
 import pytest
 
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.result import RunResult, read_result
 from fedloom.specs.bundle import load_job
-from fedloom.tasks import champion
+from fedloom.tasks import champion, evaluate
 from fedloom.tasks.gate import Check, worst
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.recipe import EvaluationRecipe
@@ -197,3 +198,29 @@ def test_early_stopping_ends_the_run(make_run: MakeRun) -> None:
     result = finish(make_run(num_rounds=None, training_config=training))
     assert result.rounds < 9
     assert result.gate["stop_reason"].startswith("early stopping: auc")
+
+
+def test_a_model_whose_scores_are_no_numbers_is_not_released(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(evaluate, "_scores", lambda *_: (np.full(40, np.nan), 0.5))
+    result = finish(make_run(metrics=["auc"]))
+    assert {c["name"]: c["outcome"] for c in result.gate["checks"]}["finite"] == "fail"
+    assert result.gate["decision"] == "fail"
+    assert result.undefined == {"auc": "the model's scores are not finite"}
+
+
+def test_a_champion_is_measured_by_the_rules_of_the_run(make_run: MakeRun) -> None:
+    finish(make_run(metrics=["loss"]))
+    weighted = {"learning_rate": 0.01, "optimizer": "Adam", "class_weights": [1.0, 10.0]}
+    run = make_run(metrics=["loss"], hyperparameters=weighted)
+    check = champion_check(run, finish(run))
+    assert check["numbers"]["champion_value"] != champion.current(run)["metrics"]["loss"]  # type: ignore[index]
+
+
+def test_evidence_that_is_damaged_is_made_anew(make_run: MakeRun) -> None:
+    run = make_run()
+    first = finish(run)
+    run.store._fs.rm_file(f"{run.store._root}/{run.key('round-00003', 'gate.json')}")
+    run.store.write(first.gate["evidence"], b"{}")
+    assert finish(run).gate["decision"] == first.gate["decision"]
