@@ -115,3 +115,20 @@ def changed(data: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
     else:
         node[last] = value
     return data
+
+
+CONTRACT: dict[str, Any] = {
+    "contract_metadata": {
+        "contract_id": "imu",
+        "version": "1.0.0",
+        "status": "active",
+        "description": "d",
+        "owner": "o",
+        "created_date": "2026-01-01",
+    },
+    "schema": {
+        "format": "parquet",
+        "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}],
+        "signal_groups": {"both": ["a", "b"]},
+    },
+}

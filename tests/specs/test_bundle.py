@@ -10,19 +10,7 @@ import yaml
 
 from fedloom.specs.bundle import bundle_from_documents, example_names, load_job, resolve_job
 from fedloom.specs.problems import SpecError
-from tests.specs.jobs import changed, long_job
-
-CONTRACT = {
-    "contract_metadata": {
-        "contract_id": "imu",
-        "version": "1.0.0",
-        "status": "active",
-        "description": "d",
-        "owner": "o",
-        "created_date": "2026-01-01",
-    },
-    "schema": {"format": "parquet", "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}]},
-}
+from tests.specs.jobs import CONTRACT, changed, long_job
 
 
 def write(path: Path, data: Any) -> Path:

@@ -10,7 +10,7 @@ import pytest
 from fedloom.specs.bundle import JobBundle, bundle_from_documents
 from fedloom.specs.checks_time import cron_trouble
 from fedloom.specs.problems import Problem, SpecError
-from tests.specs.jobs import changed, long_job
+from tests.specs.jobs import CONTRACT, changed, long_job
 
 SELECTOR: dict[str, Any] = {
     "selector_metadata": {"selector_id": "selector-t", "name": "t", "version": "1.0.0"},
@@ -34,21 +34,6 @@ FLEET: dict[str, Any] = {
         {"client_id": f"c{index}", "data": f"c{index}.parquet", "data_samples": 10, "side": "left"}
         for index in range(5)
     ],
-}
-CONTRACT: dict[str, Any] = {
-    "contract_metadata": {
-        "contract_id": "imu",
-        "version": "1.0.0",
-        "status": "active",
-        "description": "d",
-        "owner": "o",
-        "created_date": "2026-01-01",
-    },
-    "schema": {
-        "format": "parquet",
-        "signals": [{"name": "a", "unit": "m"}, {"name": "b", "unit": "m"}],
-        "signal_groups": {"both": ["a", "b"]},
-    },
 }
 GOOD = {"job": long_job(), "selector": SELECTOR, "schedule": SCHEDULE, "fleet": FLEET, "contract": CONTRACT}
 
