@@ -16,7 +16,7 @@ from fedloom.specs.selector import EligibilityCriteria
 from fedloom.specs.trails import Trail
 from fedloom.tasks.architectures import DEFAULTS
 
-DERIVED_SETTINGS = frozenset({"input_dim", "sequence_length", "num_classes"})
+_DERIVED = frozenset({"input_dim", "sequence_length", "num_classes"})
 """Settings that the specs' checks have found equal to what follows from inputs and labels."""
 
 Finding = tuple[str, Trail, str, str | None]
@@ -60,7 +60,7 @@ def _model(job: Job) -> Iterator[Finding]:
     settings, at = model.model_hyperparameters, ("model_config", "model_hyperparameters")
     known = DEFAULTS.get(model.architecture)
     for name in settings.model_dump(exclude_none=True) if known is not None else ():
-        if known is not None and name not in known and name not in DERIVED_SETTINGS:
+        if known is not None and name not in known and name not in _DERIVED:
             yield "job", (*at, name), f"{name} is no setting of {model.architecture}", f"it has {', '.join(known)}"
     if model.architecture == "Autoencoder" and output.type != "reconstruction_error":
         hint = "use output type reconstruction_error, or another architecture"
