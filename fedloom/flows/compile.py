@@ -28,6 +28,8 @@ from fedloom.tasks.recipe import (
 from fedloom.tasks.window_spec import WindowSpec
 
 PLAN_FORMAT = 1
+DEFAULT_WINDOW = 64
+"""Samples in a window when a job, such as a short one, does not say."""
 _THREADS = 1
 _MAX_PARAMETERS = 10**10
 _CLIENT_TIMEOUT_MINUTES = 60
@@ -116,7 +118,7 @@ def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
     """The windows that a model reads, standardised by the contract's nominal values where a signal has them."""
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)
-    size = inputs.window_size or 0
+    size = inputs.window_size or DEFAULT_WINDOW
     nominal = signal_catalog(contract).nominal if contract is not None else {}
     given = [nominal.get(name, (0.0, 1.0)) for name in signals] if any(name in nominal for name in signals) else []
     return WindowSpec(

@@ -50,9 +50,6 @@ def _inputs(bundle: JobBundle) -> Iterator[Finding]:
     if inputs.signal_group is None and not inputs.signals:  # an unknown group is reported by the specs' checks
         hint = "name them under signals, or a signal group of the contract"
         yield "job", at, "the job names no signals to read", hint
-    if inputs.window_size is None:
-        hint = "add window_size, the number of samples in a window"
-        yield "job", at, "the job does not say how long a window is", hint
 
 
 def _model(job: Job) -> Iterator[Finding]:

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from fedloom.flows.compile import DEFAULT_WINDOW
 from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.specs.bundle import JobBundle
@@ -65,6 +66,8 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
     if job.orchestration.aggregation.staleness_threshold is not None:
         found.append("rounds are synchronous: no update is ever stale")
+    if job.model.input_schema.window_size is None:
+        found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
     return found + _contract_notes(bundle) + _selector_notes(bundle)

@@ -17,6 +17,7 @@ from fedloom.specs.bundle import example_names, load_job, resolve_job
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.step import STEPS
 from tests.conftest import CONTRACT, JOB, write_job
+from tests.specs.jobs import SHORT_A, SHORT_B
 
 
 def compiled(folder: Path, **options: int) -> Plan:
@@ -221,3 +222,19 @@ def test_importance_sampling_needs_a_column_to_draw_by(copy_example: Callable[[s
     (folder / "fleet.yaml").write_text((folder / "fleet.yaml").read_text().replace("  data_samples:", "  rows:"))
     with pytest.raises(SpecError, match="data_samples"):
         compiled(folder)
+
+
+@pytest.mark.parametrize(
+    ("job", "window"),
+    [(SHORT_A, 64), (SHORT_B, 64), (SHORT_A + "window_size: 32\n", 32)],
+    ids=["A", "B", "A, window given"],
+)
+def test_short_jobs_compile_as_they_stand_but_for_what_is_not_built(tmp_path: Path, job: str, window: int) -> None:
+    folder = write_job(tmp_path / "job")
+    asked = yaml.safe_load(job.replace("1e-5", "0.00001"))
+    unbuilt = {"differential_privacy": False, "secure_aggregation": False}
+    here = {"input_schema": "contract.yaml#imu", "min_clients": 2, "max_clients": 6}
+    (folder / "job.yaml").write_text(yaml.safe_dump({**asked, **unbuilt, **here}))
+    plan = compiled(folder)
+    assert plan.recipe.inputs.window_size == window
+    assert plan.recipe.training.local_epochs == asked["local_epochs"]
