@@ -62,7 +62,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     shard = Resources(cpus=recipe.threads, memory_bytes=shard_memory(recipe))
-    limit = recipe.training.client_timeout_s * recipe.selection.shard_size
+    # The clients of a shard follow each other, and reading and training may each take a client's whole time.
+    limit = 2 * recipe.training.client_timeout_s * recipe.selection.shard_size
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,

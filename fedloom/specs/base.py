@@ -5,7 +5,6 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field
 
 Semver = Annotated[str, Field(pattern=r"^\d+\.\d+\.\d+$")]
-Fraction = Annotated[float, Field(ge=0.0, le=1.0)]
 FreeForm = dict[str, Any]
 """A section that fedloom keeps for people and does not act on."""
 

@@ -6,8 +6,6 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict, StrictBool, StrictFloat, StrictInt
 
-from fedloom.specs.base import Fraction
-
 _UNITS = {"second": 1, "minute": 60, "hour": 3600, "day": 86_400, "week": 604_800}
 _DURATION = re.compile(r"^(\d+)\s+(second|minute|hour|day|week)s?$", re.ASCII)
 
@@ -64,7 +62,7 @@ Flag = StrictBool
 Number = Annotated[float, Strict()]
 Positive = Annotated[float, Strict(), Field(gt=0)]
 NotNegative = Annotated[float, Strict(), Field(ge=0)]
-Rate = Annotated[Fraction, Strict()]
+Rate = Annotated[float, Strict(), Field(ge=0, le=1)]
 Natural = Annotated[int, Strict(), Field(ge=0)]
 Count = Annotated[int, Strict(), Field(ge=1)]
 Scalar = StrictBool | StrictInt | StrictFloat | str

@@ -119,10 +119,10 @@ def _open(text: str, root: Path) -> Iterator[tuple[IO[bytes], str]]:
 
 
 def _open_file(location: Location, root: Path) -> IO[bytes]:
-    from fedloom.tasks.datasets import DatasetError, locate
+    from fedloom.tasks.datasets import DatasetError, prepare
 
     try:
-        folder = root if location.dataset is None else locate(location.dataset)
+        folder = root if location.dataset is None else prepare(location.dataset)
         path = resolve_inside(folder, location.path)
     except DatasetError as error:
         raise ClientDataError(str(error)) from error

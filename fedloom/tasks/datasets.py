@@ -36,11 +36,6 @@ class DatasetError(Exception):
     """A data set that cannot be had. The message says why, and what to do."""
 
 
-def locate(name: str) -> Path:
-    """Return the folder of a data set, preparing it first when this machine does not have it."""
-    return prepare(name)
-
-
 def statement(name: str) -> str:
     """One sentence that says plainly what a data set is."""
     return {imu_watch.NAME: f"{name} {imu_watch.VERSION}: {imu_watch.STATEMENT}"}[name]

@@ -38,11 +38,9 @@ class RunStore:
 
     Attributes:
         url: A folder or any fsspec URL (``s3://bucket/prefix``, ``memory://runs``).
-        options: Keyword arguments of the file system (endpoint, credentials); never written anywhere.
     """
 
     url: str
-    options: dict[str, Any] = field(default_factory=dict, repr=False)
     _fs: Any = field(init=False, repr=False, compare=False)
     _root: str = field(init=False, repr=False, compare=False)
 
@@ -55,7 +53,7 @@ class RunStore:
                 "Set them in the environment instead"
             )
         try:
-            filesystem, root = fsspec.core.url_to_fs(self.url, **self.options)
+            filesystem, root = fsspec.core.url_to_fs(self.url)
         except Exception as error:  # file systems fail in any way they like
             raise StoreError(f"the run store {self.url!r} cannot be opened: {_reason(error)}") from error
         object.__setattr__(self, "_fs", filesystem)

@@ -48,7 +48,7 @@ def test_prepares_once_and_then_returns_at_once(offline: Path, monkeypatch: pyte
     assert datasets.is_complete(folder)
     assert [path.name for path in offline.iterdir()] == [FOLDER]
     monkeypatch.setenv("FEDLOOM_WHEELS", "/nowhere")
-    assert datasets.locate("imu-watch") == folder
+    assert datasets.prepare("imu-watch") == folder
 
 
 def test_a_second_conversion_gives_the_same_bytes(offline: Path, tmp_path: Path) -> None:

