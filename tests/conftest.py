@@ -11,11 +11,16 @@ from typing import Any
 import numpy as np
 import pytest
 import yaml
+from hypothesis import HealthCheck, settings
 
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.runs import open_run
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.step import Run
+
+# Properties are judged by what they say, not by how long a busy machine takes to try them.
+settings.register_profile("untimed", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("untimed")
 
 CLIENTS = [f"c{i}" for i in range(6)]
 
