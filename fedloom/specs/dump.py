@@ -1,10 +1,12 @@
-"""Writing YAML for people: keys in their order, text of many lines as a block, no anchors."""
+"""Writing YAML for people: keys in their order, text of many lines as a block, short lists on a line, no anchors."""
 
 from __future__ import annotations
 
 from typing import Any
 
 import yaml
+
+_WIDTH = 110
 
 
 class _Dumper(yaml.SafeDumper):
@@ -13,15 +15,43 @@ class _Dumper(yaml.SafeDumper):
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
+    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
+        return super().increase_indent(flow, False)  # items stand further in than their key
+
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style="|" if "\n" in text else None)
+    style = "|" if "\n" in text else ">" if _is_long(text) else '"' if "'" in text and '"' not in text else None
+    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+
+
+def _is_long(text: str) -> bool:
+    return len(text) > _WIDTH and " " in text and text == text.strip()
+
+
+def _list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
+    node = dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=all(map(_is_short, items)))
+    for item in node.value:
+        if isinstance(item, yaml.MappingNode) and _fits(item):
+            item.flow_style = True
+    return node
+
+
+def _is_short(value: Any) -> bool:
+    return not isinstance(value, dict | list) and "\n" not in str(value) and not _is_long(str(value))
+
+
+def _fits(node: yaml.MappingNode) -> bool:
+    """Whether a mapping has a few plain values that stand on one line together."""
+    parts = [part for pair in node.value for part in pair]
+    plain = all(isinstance(part, yaml.ScalarNode) and part.style not in ("|", ">") for part in parts)
+    return plain and sum(len(part.value) + 3 for part in parts) < _WIDTH - 30
 
 
 _Dumper.add_representer(str, _text)
+_Dumper.add_representer(list, _list)
 
 
 def dump_yaml(data: Any) -> str:
     """Plain data as YAML 1.2 text that PyYAML and fedloom read back alike."""
-    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=110)
+    text: str = yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, width=_WIDTH)
     return text
