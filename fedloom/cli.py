@@ -110,7 +110,7 @@ def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: s
     opened = open_run(plan, bundle, _store_url(store), name)
     with ProgressDisplay(plan, sys.stderr) as display, redirect_stdout(sys.stderr):
         engine(plan, opened, display)
-    _finish(read_result(plan, opened), bundle, as_json)
+    _finish(read_result(opened), bundle, as_json)
 
 
 @main.command()
@@ -139,16 +139,17 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
 @click.option("--round", "round_", type=click.IntRange(0), default=0, help="Round, from 1; 0 for set-up steps.")
 @click.option("--shard", type=click.IntRange(0), help="Shard, for steps that fan out.")
 @click.option("--lost", metavar="REASON", help="Record that this shard was lost for good, instead of running it.")
+@click.option("--settled", is_flag=True, help="Take shards of earlier steps that left no result as lost for good.")
 @click.option("--plan-digest", help="Refuse to run unless the specs compile to this plan.")
+@click.option("--outputs", type=click.Path(path_type=Path), help="Also write each output to a file in this folder.")
 def step(
     step: str, job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool,
-    round_: int, shard: int | None, lost: str | None, plan_digest: str | None,
+    round_: int, shard: int | None, lost: str | None, settled: bool, plan_digest: str | None, outputs: Path | None,
 ) -> None:  # fmt: skip
     """Run one STEP of JOB in this process and print its outputs as JSON: what a container does."""
     from fedloom.flows.runs import open_run
-    from fedloom.flows.single import check_instance, take_as_lost
-    from fedloom.tasks.errors import ConfigurationError, ShardLostError
-    from fedloom.tasks.step import run_step
+    from fedloom.flows.single import find_step, run_instance, take_as_lost, write_outputs
+    from fedloom.tasks.errors import ConfigurationError
 
     bundle, plan = _compiled(job, seed, rounds)
     opened = open_run(plan, bundle, _store_url(store), name)
@@ -156,17 +157,16 @@ def step(
         raise ConfigurationError(
             f"the specs compile to plan {opened.plan_digest[:12]}…, {plan_digest[:12]}… was asked for"
         )
-    check_instance(plan, step, round_, shard)
+    find_step(plan, step, round_, shard)
     _prepare(bundle)
     with redirect_stdout(sys.stderr):  # what a custom class prints is none of the step's outputs
         if lost is not None:
-            outputs = take_as_lost(opened, plan, step, round_, shard, lost)
+            found = take_as_lost(opened, plan, step, round_, shard, lost)
         else:
-            try:
-                outputs = run_step(opened, step, round_, shard)
-            except ShardLostError as error:
-                outputs = {"lost": str(error)}
-    click.echo(json.dumps(outputs, indent=None if as_json else 2, sort_keys=True))
+            found = run_instance(opened, plan, step, round_, shard, settled)
+    if outputs is not None:
+        write_outputs(found, outputs)
+    click.echo(json.dumps(found, indent=None if as_json else 2, sort_keys=True))
 
 
 @main.command()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from fedloom.flows.estimate import shard_memory
-from fedloom.flows.plan import Loop, OutputRef, Plan, Resources, Step
+from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.runnable import not_runnable, own_criteria, signals_of
 from fedloom.flows.support import LOSSES, not_built
 from fedloom.specs.bundle import JobBundle
@@ -27,13 +27,18 @@ from fedloom.tasks.recipe import (
 )
 from fedloom.tasks.window_spec import WindowSpec
 
-PLAN_FORMAT = 1
+PLAN_FORMAT = 2
 DEFAULT_WINDOW = 64
 """Samples in a window when a job, such as a short one, does not say."""
 _THREADS = 1
 _MAX_PARAMETERS = 10**10
 _CLIENT_TIMEOUT_MINUTES = 60
 """How long a client may train when the job does not say."""
+_PARTICIPATION = (
+    Measure("cohort", "number", "Clients asked for an update in a round."),
+    Measure("participants", "number", "Clients that gave an update in a round."),
+)
+_DECISION = (Measure("decision", "word", "What the gate decided on a run's last model."),)
 _DEFAULT_METRICS = {
     "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
     "multi_class": ("accuracy", "f1_score"),
@@ -67,7 +72,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
-        setup=(Step("initialise", (), one, retries=1),),
+        setup=(Step("validate", (), one, retries=1), Step("initialise", ("validate",), one, retries=1)),
         loop=Loop(
             rounds=recipe.rounds,
             steps=(
@@ -82,12 +87,13 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
                     fan_out=OutputRef("select", "shards"),
                     may_be_lost=True,
                 ),
-                Step("aggregate", ("train",), one, retries=1),
+                Step("aggregate", ("train",), one, retries=1, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
-                Step("gate", ("evaluate",), one, retries=1),
+                Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
             until=OutputRef("gate", "stop"),
         ),
+        finish=(Step("report", (), one, retries=1),),
         recipe=recipe,
     )
 

@@ -83,4 +83,4 @@ class FedJob:
         prepare_data(self.bundle, lambda _line: None)
         run = open_run(plan, self.bundle, store, name)
         simulate(plan, run, listener)
-        return read_result(plan, run)
+        return read_result(run)

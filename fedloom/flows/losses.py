@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedloom.flows.plan import Step
 from fedloom.tasks.errors import RunError, ShardLostError, one_line
-from fedloom.tasks.step import Run, record_loss
+from fedloom.tasks.losses import record_loss
+from fedloom.tasks.step import Run
 
 FINAL = (RunError, ShardLostError)
 """Errors that trying again cannot mend: they are about the run, or say that the shard is lost already."""

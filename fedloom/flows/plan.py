@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 from fedloom.specs.canonical import digest
 from fedloom.tasks.recipe import Recipe
@@ -25,6 +26,21 @@ class OutputRef:
 
 
 @dataclass(frozen=True)
+class Measure:
+    """An output of a step that people watch over many runs.
+
+    Attributes:
+        output: Its name.
+        kind: A number, or a word such as a decision (empty while there is none).
+        meaning: What it says, for dashboards.
+    """
+
+    output: str
+    kind: Literal["number", "word"]
+    meaning: str
+
+
+@dataclass(frozen=True)
 class Step:
     """One step of a DAG.
 
@@ -36,6 +52,7 @@ class Step:
         timeout_s: Seconds after which an instance may be stopped; None for no limit.
         fan_out: The list of shards that the step runs over, one instance each; None for a single instance.
         may_be_lost: An instance that fails for good does not end the run: the quorum judges what is missing.
+        measures: Outputs that engines with a monitoring system publish there.
     """
 
     name: str
@@ -45,6 +62,7 @@ class Step:
     timeout_s: float | None = None
     fan_out: OutputRef | None = None
     may_be_lost: bool = False
+    measures: tuple[Measure, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -65,6 +83,7 @@ class Plan:
         job_id: The job.
         setup: Steps before the rounds.
         loop: The rounds.
+        finish: Steps after the rounds.
         recipe: What the steps read.
     """
 
@@ -72,7 +91,13 @@ class Plan:
     job_id: str
     setup: tuple[Step, ...]
     loop: Loop
+    finish: tuple[Step, ...]
     recipe: Recipe
+
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """All steps, in the order in which they first run."""
+        return (*self.setup, *self.loop.steps, *self.finish)
 
 
 def plan_digest(plan: Plan) -> str:

@@ -78,7 +78,7 @@ def federated_job(
         _publish_rounds(run)
         raise
     _publish_rounds(run)
-    result = read_result(plan, run)
+    result = read_result(run)
     create_table_artifact(
         result.gate["checks"],
         key="gate",

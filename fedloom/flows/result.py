@@ -6,12 +6,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from fedloom.flows.data import dataset_names
-from fedloom.flows.plan import Plan
 from fedloom.specs.bundle import JobBundle
 from fedloom.tasks import datasets
-from fedloom.tasks.errors import RunError
-from fedloom.tasks.rounds import progress
-from fedloom.tasks.step import Place, Run
+from fedloom.tasks.report import last_round, summarise
+from fedloom.tasks.step import Run
 
 
 @dataclass(frozen=True)
@@ -41,44 +39,16 @@ class RunResult:
     store: str
 
 
-_AGAIN = "this run has ended and is only shown again; mend the cause, then start another with --name"
-
-
-def read_result(plan: Plan, run: Run) -> RunResult:
+def read_result(run: Run) -> RunResult:
     """The result of a run that has ended.
 
     Raises:
         RunError: when it has not.
     """
-    place, gate = Place(run, 0), None
-    while gate is None or not gate["outputs"][plan.loop.until.output]:
-        place = Place(run, place.round + 1)
-        gate = place.find("gate")
-        if gate is None:
-            raise RunError(f"run {run.run_id} has not ended yet; run it again to continue it")
-    lines = progress(place).lines
-    last = lines[-1]
-    outputs = gate["outputs"]
-    return RunResult(
-        run_id=run.run_id,
-        plan_digest=run.plan_digest,
-        model_digest=last["model_digest"],
-        rounds=last["round"],
-        metrics=last["metrics"],
-        undefined=last["undefined"],
-        gate={
-            "decision": outputs["decision"],
-            "promoted": outputs["promoted"],
-            "stop_reason": outputs["stop_reason"],
-            "checks": outputs["checks"],
-            "evidence": gate["files"]["evidence"]["key"],
-        },
-        participation={
-            "asked": sum(line["cohort"] for line in lines),
-            "updates": sum(line["participants"] for line in lines),
-        },
-        store=run.store.url,
-    )
+    return RunResult(**summarise(last_round(run)), store=run.store.url)
+
+
+_AGAIN = "this run has ended and is only shown again; mend the cause, then start another with --name"
 
 
 def _why_none(result: RunResult) -> str:

@@ -21,10 +21,10 @@ def as_tree(plan: Plan) -> str:
     lines = [f"{plan.job_id}  (model {recipe.model_version}, seed {recipe.seed})"]
     lines += [f"├─ {step.name}{_remarks(step, cost.shards)}" for step in plan.setup]
     until = plan.loop.until
-    lines.append(f"└─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
-    for i, step in enumerate(plan.loop.steps):
-        last = i == len(plan.loop.steps) - 1
-        lines.append(f"   {'└─' if last else '├─'} {step.name}{_remarks(step, cost.shards)}")
+    lines.append(f"├─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
+    for step in plan.loop.steps:
+        lines.append(f"│  {'└─' if step is plan.loop.steps[-1] else '├─'} {step.name}{_remarks(step, cost.shards)}")
+    lines += [f"{'└─' if step is plan.finish[-1] else '├─'} {step.name}" for step in plan.finish]
     lines += [
         "",
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
@@ -100,7 +100,7 @@ def _selector_notes(bundle: JobBundle) -> list[str]:
 
 def as_mermaid(plan: Plan) -> str:
     """A Mermaid flowchart; the rounds are a subgraph with an arrow back."""
-    lines = ["flowchart TD", *(f"  {step.name}[{step.name}]" for step in plan.setup)]
+    lines = ["flowchart TD", *(f"  {step.name}[{step.name}]" for step in (*plan.setup, *plan.finish))]
     lines.append(f'  subgraph rounds["round 1 … {plan.loop.rounds}"]')
     for step in plan.loop.steps:
         left, right = ("[[", "]]") if step.fan_out else ("[", "]")
@@ -111,14 +111,15 @@ def as_mermaid(plan: Plan) -> str:
         f"    {plan.loop.steps[-1].name} -. not {until.output} .-> {plan.loop.steps[0].name}",
         "  end",
         *(f"  {a} --> {b}" for a, b in _edges(plan.setup)),
-        *(f"  {step.name} --> {plan.loop.steps[0].name}" for step in plan.setup[-1:]),
+        *(f"  {a} --> {b}" for a, b in _around(plan)),
     ]
     return "\n".join(lines)
 
 
 def as_dot(plan: Plan) -> str:
     """A Graphviz digraph."""
-    lines = ["digraph plan {", "  rankdir=TB; node [shape=box];", *(f'  "{step.name}";' for step in plan.setup)]
+    lines = ["digraph plan {", "  rankdir=TB; node [shape=box];"]
+    lines += [f'  "{step.name}";' for step in (*plan.setup, *plan.finish)]
     lines.append(f'  subgraph cluster_rounds {{ label="round 1 … {plan.loop.rounds}";')
     for step in plan.loop.steps:
         shape = ", peripheries=2" if step.fan_out else ""
@@ -127,8 +128,15 @@ def as_dot(plan: Plan) -> str:
     first, last = plan.loop.steps[0].name, plan.loop.steps[-1].name
     lines += [f'    "{last}" -> "{first}" [style=dashed, label="not {plan.loop.until.output}"];', "  }"]
     lines += [f'  "{a}" -> "{b}";' for a, b in _edges(plan.setup)]
-    lines += [f'  "{step.name}" -> "{first}";' for step in plan.setup[-1:]]
+    lines += [f'  "{a}" -> "{b}";' for a, b in _around(plan)]
     return "\n".join([*lines, "}"])
+
+
+def _around(plan: Plan) -> Iterator[tuple[str, str]]:
+    """From the set-up into the rounds, and out of them."""
+    yield from ((step.name, plan.loop.steps[0].name) for step in plan.setup[-1:])
+    yield from ((plan.loop.steps[-1].name, step.name) for step in plan.finish[:1])
+    yield from _edges(plan.finish)
 
 
 def _edges(steps: tuple[Step, ...]) -> Iterator[tuple[str, str]]:

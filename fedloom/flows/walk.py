@@ -36,7 +36,9 @@ def walk(plan: Plan, performer: Performer) -> None:
             if step.fan_out is None and outputs[0] is not None:
                 done[step.name] = outputs[0]
         if _read(done, plan.loop.until):
-            return
+            break
+    for step in plan.finish:
+        performer.perform(step, 0, [None])
 
 
 def _read(done: dict[str, Outputs], ref: OutputRef) -> Any:

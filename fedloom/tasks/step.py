@@ -25,6 +25,7 @@ from fedloom.tasks.window_cache import WindowCache
 Outputs = dict[str, Any]
 
 STEPS: Mapping[str, str] = {
+    "validate": "fedloom.tasks.validate",
     "initialise": "fedloom.tasks.initialise",
     "select": "fedloom.tasks.select",
     "distribute": "fedloom.tasks.distribute",
@@ -32,6 +33,7 @@ STEPS: Mapping[str, str] = {
     "aggregate": "fedloom.tasks.aggregate",
     "evaluate": "fedloom.tasks.evaluate",
     "gate": "fedloom.tasks.gate",
+    "report": "fedloom.tasks.report",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""
 
@@ -171,12 +173,6 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
         },
     )
     return result.outputs
-
-
-def record_loss(run: Run, name: str, round: int, shard: int, reason: str) -> None:
-    """Record that a shard of a step was lost for good, so that the steps after it need not wait for it."""
-    key = Place(run, round, shard).result_key(name, shard)
-    run.store.write_json(key, {"plan_digest": run.plan_digest, "outputs": {}, "files": {}, "lost": reason})
 
 
 def load_step(name: str) -> Callable[[Place], StepResult]:

@@ -28,7 +28,7 @@ def run_inline(folder: Path, store: Path, events: list[StepDone] | None = None, 
     plan = compile_plan(bundle, **options)
     run = open_run(plan, bundle, str(store))
     simulate(plan, run, (events if events is not None else []).append)
-    return read_result(plan, run)
+    return read_result(run)
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +62,7 @@ def run_steps(folder: Path, store: Path, environment: dict[str, str]) -> str:
         outputs: dict[str, Any] = json.loads(done.stdout)
         return outputs
 
+    step("validate")
     step("initialise")
     for round in ("1", "2"):
         shards = step("select", "--round", round)["shards"]
@@ -72,6 +73,7 @@ def run_steps(folder: Path, store: Path, environment: dict[str, str]) -> str:
         step("evaluate", "--round", round)
         gate = step("gate", "--round", round)
     assert gate["stop"]
+    assert step("report")["model_digest"] == model
     return str(model)
 
 
@@ -110,7 +112,7 @@ def test_seeds_and_names_set_runs_apart(tiny_job: Path, tmp_path: Path) -> None:
     plan = compile_plan(bundle, rounds=1)
     named = open_run(plan, bundle, str(tmp_path), "2026-11-22")
     simulate(plan, named)
-    assert read_result(plan, named).model_digest == run_inline(tiny_job, tmp_path, rounds=1).model_digest
+    assert read_result(named).model_digest == run_inline(tiny_job, tmp_path, rounds=1).model_digest
     with pytest.raises(ConfigurationError, match="run name"):
         open_run(plan, bundle, str(tmp_path), "../up")
 
@@ -120,8 +122,8 @@ def test_every_instance_is_told_once_and_in_order(tiny_job: Path, tmp_path: Path
     on_prefect: list[StepDone] = []
     run_inline(tiny_job, tmp_path / "a", inline, rounds=1)
     run_prefect(tiny_job, tmp_path / "b", on_prefect, rounds=1)
-    names = ["initialise", "select", "distribute", "train", "train", "train", "aggregate", "evaluate", "gate"]
-    assert [event.step for event in inline] == names
+    a_round = ["select", "distribute", "train", "train", "train", "aggregate", "evaluate", "gate"]
+    assert [event.step for event in inline] == ["validate", "initialise", *a_round, "report"]
     assert on_prefect == inline
 
 
@@ -134,7 +136,7 @@ def test_the_run_graph_on_prefect_reads_as_the_dag(tiny_job: Path, tmp_path: Pat
             flow_run = next(r for r in await client.read_flow_runs() if r.name.endswith("graph"))
             for _ in range(100):  # task runs are recorded a moment after they end
                 tasks = [t for t in await client.read_task_runs() if t.flow_run_id == flow_run.id]
-                if len(tasks) == 9 and all(t.state and t.state.is_final() for t in tasks):
+                if len(tasks) == 11 and all(t.state and t.state.is_final() for t in tasks):
                     break
                 await asyncio.sleep(0.2)
             artifacts = [a for a in await client.read_artifacts() if a.flow_run_id == flow_run.id]
@@ -143,7 +145,7 @@ def test_the_run_graph_on_prefect_reads_as_the_dag(tiny_job: Path, tmp_path: Pat
     tasks, artifacts = asyncio.run(look())
     shards = {f"round 001 train shard {i:02d}" for i in range(3)}
     rest = {f"round 001 {n}" for n in ("select", "distribute", "aggregate", "evaluate", "gate")}
-    assert set(tasks) == {"initialise"} | shards | rest
+    assert set(tasks) == {"validate", "initialise", "report"} | shards | rest
     waits = tasks["round 001 aggregate"].task_inputs["wait_for"]
     assert {str(i.id) for i in waits} == {str(tasks[name].id) for name in shards}
     assert {(a.type, a.key) for a in artifacts} == {

@@ -14,7 +14,7 @@ def test_the_tree_names_every_step_the_digest_and_the_costs(tiny_job: Path) -> N
     plan = compile_plan(load_job(tiny_job))
     tree = show.as_tree(plan)
     assert [line.split("─ ")[1].split()[0] for line in tree.splitlines() if "─ " in line] == [
-        "initialise", "rounds", *STEPS,
+        "validate", "initialise", "rounds", *STEPS, "report",
     ]  # fmt: skip
     assert plan_digest(plan) in tree
     assert "145" in tree
@@ -32,7 +32,7 @@ def test_json_is_the_plan_that_the_digest_covers(tiny_job: Path) -> None:
 
 def test_mermaid_and_dot_draw_every_edge(tiny_job: Path) -> None:
     plan = compile_plan(load_job(tiny_job))
-    for a, b in itertools.pairwise(STEPS):
+    for a, b in itertools.pairwise(["validate", "initialise", *STEPS, "report"]):
         assert f"{a} --> {b}" in show.as_mermaid(plan)
         assert f'"{a}" -> "{b}";' in show.as_dot(plan)
     assert show.as_dot(plan).count("{") == show.as_dot(plan).count("}")

@@ -24,7 +24,7 @@ MakeRun = Callable[..., Run]
 def finish(run: Run) -> RunResult:
     plan = compile_plan(load_job(run.folder))
     simulate(plan, run)
-    return read_result(plan, run)
+    return read_result(run)
 
 
 @pytest.mark.parametrize(

@@ -18,9 +18,10 @@ from fedloom.tasks.client import fit, make_order
 from fedloom.tasks.client_data import ClientDataError, read_windows
 from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError
 from fedloom.tasks.evaluate import _sample
+from fedloom.tasks.losses import record_loss
 from fedloom.tasks.model_store import model_key, read_model
 from fedloom.tasks.models import build_model
-from fedloom.tasks.step import Place, Run, load_step, record_loss, run_step
+from fedloom.tasks.step import Place, Run, load_step, run_step
 
 MakeRun = Callable[..., Run]
 
@@ -190,7 +191,7 @@ def test_every_round_stands_once_in_round_jsonl(tiny_job: Path, make_run: MakeRu
     simulate(plan, run)
     simulate(plan, run)
     lines = run.store.read(run.key("round.jsonl")).splitlines()
-    assert len(lines) == read_result(plan, run).rounds == 3
+    assert len(lines) == read_result(run).rounds == 3
 
 
 def test_a_client_that_fails_in_any_way_does_not_take_its_shard_along(
@@ -255,7 +256,7 @@ def test_lines_of_rounds_are_made_anew_when_the_file_lacks_them(make_run: MakeRu
     run = make_run()
     plan = compile_plan(load_job(run.folder))
     simulate(plan, run)
-    whole = read_result(plan, run)
+    whole = read_result(run)
     lines = run.store.read(run.key("round.jsonl"))
     run.store.write(run.key("round.jsonl"), lines.splitlines(keepends=True)[1])
-    assert read_result(plan, run) == whole
+    assert read_result(run) == whole

@@ -39,7 +39,7 @@ def test_a_run_on_s3_gives_the_same_model_as_one_in_a_folder(bucket: str, make_r
         run = make_run(store)
         plan = compile_plan(load_job(run.folder))
         simulate(plan, run)
-        results.append(read_result(plan, run))
+        results.append(read_result(run))
     assert results[0].model_digest == results[1].model_digest
     assert results[0].gate == results[1].gate
     on_s3 = s3fs.S3FileSystem().find(f"{bucket}/runs")

@@ -1,0 +1,109 @@
+"""Step "report": what a run ended with, in one object for programs and one page for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.rounds import progress
+from fedloom.tasks.step import Place, Run, StepResult
+
+
+def step(place: Place) -> StepResult:
+    """Write ``summary.json`` and ``summary.md``.
+
+    Raises:
+        ConfigurationError: when the rounds have not ended.
+    """
+    last = last_round(place.run)
+    summary = summarise(last)
+    store = place.run.store
+    files = {
+        "summary": store.write_json(place.key("summary.json"), summary),
+        "page": store.write(place.key("summary.md"), as_markdown(last, summary).encode()),
+    }
+    gate = summary["gate"]
+    return StepResult(
+        {
+            "rounds": summary["rounds"],
+            "model_digest": summary["model_digest"],
+            "metrics": summary["metrics"],
+            "decision": gate["decision"],
+            "promoted": gate["promoted"],
+            "stop_reason": gate["stop_reason"],
+        },
+        files,
+    )
+
+
+def last_round(run: Run) -> Place:
+    """The round with which the run ended.
+
+    Raises:
+        ConfigurationError: when it has not ended.
+    """
+    for number in range(1, run.recipe.rounds + 1):
+        place = Place(run, number)
+        gate = place.find("gate")
+        if gate is None:
+            break
+        if gate["outputs"]["stop"]:
+            return place
+    raise ConfigurationError(f"run {run.run_id} has not ended yet; run it again to continue it")
+
+
+def summarise(last: Place) -> dict[str, Any]:
+    """The end of a run, from the results of its steps."""
+    lines = progress(last).lines
+    end, gate = lines[-1], last.result("gate")
+    outputs = gate["outputs"]
+    return {
+        "run_id": last.run.run_id,
+        "plan_digest": last.run.plan_digest,
+        "model_digest": end["model_digest"],
+        "rounds": end["round"],
+        "metrics": end["metrics"],
+        "undefined": end["undefined"],
+        "gate": {
+            "decision": outputs["decision"],
+            "promoted": outputs["promoted"],
+            "stop_reason": outputs["stop_reason"],
+            "checks": outputs["checks"],
+            "evidence": gate["files"]["evidence"]["key"],
+        },
+        "participation": {
+            "asked": sum(line["cohort"] for line in lines),
+            "updates": sum(line["participants"] for line in lines),
+        },
+    }
+
+
+def as_markdown(last: Place, summary: dict[str, Any]) -> str:
+    """The end of a run and its rounds as a page."""
+    gate, names = summary["gate"], list(summary["metrics"])
+    lines = [
+        f"# Run {summary['run_id']}",
+        "",
+        f"Gate: **{gate['decision']}**, {'promoted to champion' if gate['promoted'] else 'not released'}. "
+        f"Ended after round {summary['rounds']}: {gate['stop_reason']}.",
+        "",
+        *_table(["check", "outcome", "reason"], [[c["name"], c["outcome"], c["reason"]] for c in gate["checks"]]),
+        "",
+        *_table(["round", "clients", "loss", *names], [_row(line, names) for line in progress(last).lines]),
+        "",
+        f"- model `{summary['model_digest']}`",
+        f"- plan `{summary['plan_digest']}`",
+        f"- evidence `{gate['evidence']}`",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _row(line: dict[str, Any], names: list[str]) -> list[str]:
+    numbers = [line["train_loss"], *(line["metrics"].get(name) for name in names)]
+    shown = ["–" if number is None else f"{number:.4f}" for number in numbers]
+    return [str(line["round"]), f"{line['participants']}/{line['cohort']}", *shown]
+
+
+def _table(head: list[str], rows: list[list[str]]) -> list[str]:
+    safe = [[cell.replace("|", "\\|") for cell in row] for row in (head, ["---"] * len(head), *rows)]
+    return ["| " + " | ".join(row) + " |" for row in safe]
