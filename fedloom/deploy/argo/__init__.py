@@ -1,0 +1,1 @@
+"""A Plan as manifests of Argo Workflows: rendered, linted, compared."""
