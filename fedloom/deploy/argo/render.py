@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 from fedloom.deploy.argo import companions
 from fedloom.deploy.argo.names import dns_name, label_value
-from fedloom.deploy.argo.schedule import CronSpec, cron_spec, limits, priority
+from fedloom.deploy.argo.schedule import CronSpec, cron_spec, limits, notes, priority
 from fedloom.deploy.argo.specs_map import SpecsMap, specs_map
 from fedloom.deploy.argo.values import Values
 from fedloom.deploy.notify import EVENTS, messages
 from fedloom.flows.compile import compile_plan
+from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, plan_digest
 from fedloom.specs.bundle import JobBundle, load_job
 from fedloom.specs.dump import dump_yaml
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 _MOST_BYTES = 1_000_000
 """Kubernetes refuses objects of more than 1.5 MB; Argo writes its progress into the same object."""
+_MANY_NODES = 5_000
+"""Above this the status of a run comes near the limit, also when Argo compresses it."""
 WORKFLOW = "workflow.yaml"
 FILES = {
     "workflow-template.yaml": "every run of the job",
@@ -47,10 +50,12 @@ class Rendered:
     Attributes:
         name: Name of its objects, and of its folder.
         files: Text by file name, a key of `FILES`.
+        notes: What the specs say and the manifests do not act upon, or a cluster must be ready for.
     """
 
     name: str
     files: dict[str, str]
+    notes: tuple[str, ...] = ()
 
 
 def render_job(path: Path, values: Values) -> Rendered:
@@ -70,7 +75,8 @@ def render_job(path: Path, values: Values) -> Rendered:
     if problems:
         raise SpecError(problems)
     job = _job(bundle, plan, specs_map(bundle, path), values)
-    rendered = Rendered(job.name, {name: _text(job, name, data) for name, data in _documents(job, bundle, cron)})
+    files = {name: _text(job, name, data) for name, data in _documents(job, bundle, cron)}
+    rendered = Rendered(job.name, files, (*notes(bundle), *_cluster_notes(job)))
     for name, text in rendered.files.items():
         if len(text.encode()) > _MOST_BYTES:
             raise SpecError(
@@ -187,6 +193,16 @@ def _not_carried(bundle: JobBundle, plan: Plan) -> Iterator[Problem]:
     if factor is not None and factor != int(factor):
         at = ("execution_constraints", "retry_policy", "backoff_multiplier")
         yield bundle.problem("schedule", at, "error", f"is {factor:g}; Argo's backoff grows by whole factors")
+
+
+def _cluster_notes(job: Job) -> Iterator[str]:
+    estimated = estimate(job.plan.recipe)
+    per_round = 2 * (len(job.plan.loop.steps) + estimated.shards)  # each pod has a node, and one for its retries
+    if job.plan.loop.rounds * per_round > _MANY_NODES:
+        nodes = job.plan.loop.rounds * per_round
+        yield f"a run has about {nodes:,} nodes: let Argo keep their status in a database (nodeStatusOffLoad)"
+    if job.gpu:
+        yield "pods that train ask for a GPU; this version trains on the CPU"
 
 
 def _out_of_reach(place: str) -> str | None:

@@ -9,53 +9,23 @@ from __future__ import annotations
 import gc
 import io
 import json
-import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
+from fedloom.cli import argo
+from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
+
 if TYPE_CHECKING:
-    from fedloom.deploy.notify import Event
-    from fedloom.flows.plan import Plan
     from fedloom.flows.result import RunResult
     from fedloom.specs.bundle import JobBundle
     from fedloom.specs.problems import Format
 
-FAILED, WRONG, WITHHELD = 1, 2, 3
 Command = TypeVar("Command", bound=Callable[..., Any])
-
-
-@contextmanager
-def _plain_errors() -> Iterator[None]:
-    """Turn what can go wrong into one message and an exit code; anything else is a defect and keeps its trace."""
-    from fedloom.specs.problems import SpecError
-
-    try:
-        yield
-    except SpecError as error:
-        _fail(str(error), WRONG)
-    except BrokenPipeError:
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(FAILED)
-    except OSError as error:
-        _fail(f"error: {error.filename or 'standard output'}: {error.strerror}", FAILED)
-    except KeyboardInterrupt:
-        _fail("interrupted; run the same command again to continue", 130)
-    except Exception as error:
-        from fedloom.tasks.errors import ConfigurationError, RunError
-
-        if not isinstance(error, RunError):
-            raise
-        _fail(f"error: {error}", WRONG if isinstance(error, ConfigurationError) else FAILED)
-
-
-def _fail(message: str, code: int) -> None:
-    click.echo("".join(char if char.isprintable() or char == "\n" else "?" for char in message), err=True)
-    sys.exit(code)
 
 
 class _Group(click.Group):
@@ -64,7 +34,7 @@ class _Group(click.Group):
             if isinstance(stream, io.TextIOWrapper):
                 stream.reconfigure(errors="replace")  # a terminal without these letters still gets the rest
         gc.disable()  # quick commands make classes and end: collecting them costs a fifth of the time
-        with _plain_errors():
+        with plain_errors():
             return super().invoke(ctx)
 
 
@@ -105,10 +75,10 @@ def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: s
     from fedloom.flows.result import read_result
     from fedloom.flows.runs import open_run
 
-    bundle, plan = _compiled(job, seed, rounds)
+    bundle, plan = compile_job(job, seed, rounds)
     _tell_notes(bundle)
     _prepare(bundle)
-    opened = open_run(plan, bundle, _store_url(store), name)
+    opened = open_run(plan, bundle, store_url(store), name)
     with ProgressDisplay(plan, sys.stderr) as display, redirect_stdout(sys.stderr):
         engine(plan, opened, display)
     _finish(read_result(opened), bundle, as_json)
@@ -124,13 +94,11 @@ def run(job: str, store: str, seed: int | None, rounds: int | None, name: str, a
     from fedloom.flows.prefect_engine import run_on_prefect
     from fedloom.flows.progress import ProgressDisplay
 
-    bundle, plan = _compiled(job, seed, rounds)
+    bundle, plan = compile_job(job, seed, rounds)
     _tell_notes(bundle)
     _prepare(bundle)
     with ProgressDisplay(plan, sys.stderr) as display, redirect_stdout(sys.stderr):
-        result = run_on_prefect(
-            display, say=_say, job=job, store=_store_url(store), seed=seed, rounds=rounds, name=name
-        )
+        result = run_on_prefect(display, say=say, job=job, store=store_url(store), seed=seed, rounds=rounds, name=name)
     _finish(result, bundle, as_json)
 
 
@@ -152,8 +120,8 @@ def step(
     from fedloom.flows.single import find_step, run_instance, take_as_lost, write_outputs
     from fedloom.tasks.errors import ConfigurationError
 
-    bundle, plan = _compiled(job, seed, rounds)
-    opened = open_run(plan, bundle, _store_url(store), name)
+    bundle, plan = compile_job(job, seed, rounds)
+    opened = open_run(plan, bundle, store_url(store), name)
     if plan_digest is not None and plan_digest != opened.plan_digest:
         raise ConfigurationError(
             f"the specs compile to plan {opened.plan_digest[:12]}…, {plan_digest[:12]}… was asked for"
@@ -179,7 +147,7 @@ def plan(job: str, form: str, seed: int | None, rounds: int | None) -> None:
     """Print the DAG of JOB, its digest and what it will cost."""
     from fedloom.flows import show
 
-    bundle, compiled = _compiled(job, seed, rounds)
+    bundle, compiled = compile_job(job, seed, rounds)
     if form == "json":
         click.echo(show.as_json(compiled, bundle))
     else:
@@ -264,102 +232,8 @@ def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     click.echo(show_job(job_id, index, as_json))
 
 
-@main.group()
-def render() -> None:
-    """Turn jobs into manifests of a workflow engine, without touching a cluster."""
-
-
-def _kubernetes(check: str) -> Callable[[click.Context, click.Parameter, str | None], str | None]:
-    def callback(_context: click.Context, _parameter: click.Parameter, value: str | None) -> str | None:
-        from fedloom.deploy.argo import values
-
-        try:
-            return value if value is None else getattr(values, check)(value)
-        except ValueError as error:
-            raise click.BadParameter(str(error)) from error
-
-    return callback
-
-
-_argo_version = click.option(
-    "--argo-version", type=click.Choice(["3.7", "4"]), default="4", show_default=True, help="Argo that will read them."
-)
-
-
-@render.command("argo")
-@click.argument("jobs", nargs=-1, required=True)
-@click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; each job gets one of its name.")
-@click.option("--stdout", "to_stdout", is_flag=True, help="Print all documents instead.")
-@click.option("--check", type=click.Path(path_type=Path), help="Compare with this folder instead; 1 if it differs.")
-@click.option("--values", type=click.Path(path_type=Path), help="What the cluster adds: store, secrets, nodes …")
-@click.option("--namespace", callback=_kubernetes("check_dns_label"), help="Namespace, instead of that of the values.")
-@click.option("--image", callback=_kubernetes("check_image"), help="Image, instead of that of the values.")
-@_argo_version
-def render_argo(
-    jobs: tuple[str, ...], output: Path | None, to_stdout: bool, check: Path | None, values: Path | None,
-    namespace: str | None, image: str | None, argo_version: str,
-) -> None:  # fmt: skip
-    """Render JOBS as Argo Workflows: job folders, folders of them, or packaged examples."""
-    from fedloom.deploy.argo import folder
-    from fedloom.deploy.argo.lint import lint_rendered
-    from fedloom.deploy.argo.values import load_values
-    from fedloom.specs.problems import errors
-    from fedloom.specs.problems import render as shown
-
-    if (output is not None) + to_stdout + (check is not None) != 1:
-        raise click.UsageError("say where to: -o FOLDER, --stdout or --check FOLDER")
-    rendered = folder.render_jobs(folder.find_jobs(jobs), load_values(values, namespace=namespace, image=image))
-    problems = [problem for job in rendered for problem in lint_rendered(job, argo_version)]
-    if problems:
-        click.echo(shown(problems, "text"), err=True)
-    if errors(problems):
-        sys.exit(FAILED)
-    if check is not None:
-        if differences := folder.drift(rendered, check):
-            click.echo(differences, nl=False)
-            _fail(f"{check} is not what the specs say; render again with: fedloom render argo … -o {check}", FAILED)
-    elif output is not None:
-        for path in folder.write(rendered, output):
-            click.echo(path)
-    else:
-        click.echo("---\n".join(text for job in rendered for text in job.files.values()), nl=False)
-
-
-@main.group()
-def lint() -> None:
-    """Check manifests of a workflow engine."""
-
-
-@lint.command("argo")
-@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path))
-@_argo_version
-@click.option("--format", "form", type=click.Choice(["text", "json", "github"]), default="text")
-def lint_argo(files: tuple[Path, ...], argo_version: str, form: Format) -> None:
-    """Check FILES, and all YAML in folders, against the rules of Argo Workflows."""
-    from fedloom.deploy.argo.lint import lint_files
-    from fedloom.specs.problems import errors
-    from fedloom.specs.problems import render as shown
-
-    problems = lint_files(files, argo_version)
-    if problems or form == "json":
-        click.echo(shown(problems, form))
-    sys.exit(FAILED if errors(problems) else 0)
-
-
-@main.command()
-@click.argument("job")
-@click.option("--event", type=click.Choice(["completion", "failure"]), required=True, help="What happened to the run.")
-@click.option("--store", default="fedloom-runs", envvar="FEDLOOM_STORE", show_default=True, help="Where runs are kept.")
-@click.option("--name", default="", help="Name of the run.")
-@click.option("--failures", default="", help="For a failure: what failed, as Argo's {{workflow.failures}} has it.")
-def notify(job: str, event: Event, store: str, name: str, failures: str) -> None:
-    """Tell people how a run of JOB ended, as its schedule says."""
-    from fedloom.deploy.notify import facts_of, messages, send
-    from fedloom.flows.runs import open_run
-
-    bundle, plan = _compiled(job, None, None)
-    run = open_run(plan, bundle, _store_url(store), name)
-    send(messages(bundle, event, facts_of(run, event, failures)), os.environ, _say)
+for _command in (argo.render, argo.lint, argo.notify):
+    main.add_command(_command)
 
 
 @main.group()
@@ -376,9 +250,9 @@ def prepare(name: str, cache: Path | None) -> None:
     from fedloom.tasks.datasets import prepare as prepare_dataset
 
     try:
-        click.echo(prepare_dataset(name, cache, _say))
+        click.echo(prepare_dataset(name, cache, say))
     except DatasetError as error:
-        _fail(f"error: {error}", FAILED)
+        fail(f"error: {error}", FAILED)
 
 
 def _kind(name: str) -> str:
@@ -389,34 +263,18 @@ def _kind(name: str) -> str:
     return name
 
 
-def _compiled(job: str, seed: int | None, rounds: int | None) -> tuple[JobBundle, Plan]:
-    from fedloom.flows.compile import compile_plan
-    from fedloom.specs.bundle import load_job, resolve_job
-
-    bundle = load_job(resolve_job(job))
-    return bundle, compile_plan(bundle, seed, rounds)
-
-
 def _prepare(bundle: JobBundle) -> None:
     from fedloom.flows.data import prepare_data
 
     gc.enable()
-    prepare_data(bundle, _say)
+    prepare_data(bundle, say)
 
 
 def _tell_notes(bundle: JobBundle) -> None:
     from fedloom.flows.show import notes
 
     if count := len(notes(bundle)):
-        _say(f"note: a run does not act upon everything that the specs say ({count} notes, see fedloom plan)")
-
-
-def _say(line: str) -> None:
-    click.echo(line, err=True)
-
-
-def _store_url(store: str) -> str:
-    return store if "://" in store or not store else os.path.abspath(os.path.expanduser(store))
+        say(f"note: a run does not act upon everything that the specs say ({count} notes, see fedloom plan)")
 
 
 def _finish(result: RunResult, bundle: JobBundle, as_json: bool) -> None:
