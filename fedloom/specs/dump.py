@@ -2,26 +2,37 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import yaml
 
 _WIDTH = 110
+_NUMBER = re.compile(r"[-+]?(\.\d+|\d+(\.\d*)?)([eE][-+]?\d+)?|0[ox][0-9a-fA-F]+")
+"""Text that some reader of YAML takes for a number; PyYAML does not know that of all."""
 
 
-class _Dumper(yaml.SafeDumper):
+_BASE: Any = getattr(yaml, "CSafeDumper", yaml.SafeDumper)  # the same text, but for letters beyond the first plane
+
+
+class _Dumper(_BASE):  # type: ignore[misc]
     """A dumper of our own, because other packages change the global one."""
 
     def ignore_aliases(self, data: Any) -> bool:
         return True
 
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> None:
-        return super().increase_indent(flow, False)  # items stand further in than their key
-
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
-    style = "|" if "\n" in text else ">" if _is_long(text) else '"' if "'" in text and '"' not in text else None
-    return dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    if "\n" in text:
+        style = "|"
+    elif _is_long(text):
+        style = ">"
+    elif _NUMBER.fullmatch(text):
+        style = "'"
+    else:
+        style = '"' if "'" in text and '"' not in text else None
+    node: yaml.ScalarNode = dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
+    return node
 
 
 def _is_long(text: str) -> bool:
@@ -29,7 +40,9 @@ def _is_long(text: str) -> bool:
 
 
 def _list(dumper: _Dumper, items: list[Any]) -> yaml.SequenceNode:
-    node = dumper.represent_sequence("tag:yaml.org,2002:seq", items, flow_style=all(map(_is_short, items)))
+    node: yaml.SequenceNode = dumper.represent_sequence(
+        "tag:yaml.org,2002:seq", items, flow_style=all(map(_is_short, items))
+    )
     for item in node.value:
         if isinstance(item, yaml.MappingNode) and _fits(item):
             item.flow_style = True

@@ -10,6 +10,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, NoReturn
 from zoneinfo import ZoneInfo
 
@@ -44,6 +45,7 @@ class Node:
     parts: tuple[Node, ...] = ()
 
 
+@lru_cache(maxsize=256)
 def parse(text: str) -> Node:
     """Read an expression of expr-lang.
 

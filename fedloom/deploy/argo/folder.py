@@ -77,7 +77,7 @@ def write(jobs: Sequence[Rendered], folder: Path) -> list[Path]:
 
 
 def drift(jobs: Sequence[Rendered], folder: Path) -> str:
-    """How a folder differs from what would be rendered, as a unified diff; "" when it does not.
+    """How a folder differs from what would be rendered, as unified diffs; "" when it does not.
 
     Raises:
         OSError: when the folder cannot be read.
@@ -86,14 +86,13 @@ def drift(jobs: Sequence[Rendered], folder: Path) -> str:
     for job in jobs:
         for name, text in job.files.items():
             path = folder / job.name / name
-            there = path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""
-            lines += _diff(path, there, text)
-    for path in _rendered_no_more(jobs, folder):
-        lines += _diff(path, path.read_text(encoding="utf-8", errors="replace"), "")
+            lines += _diff(path, text) if path.exists() else [f"{path} is missing\n"]
+    lines += [f"{path} is rendered no more\n" for path in _rendered_no_more(jobs, folder)]
     return "".join(lines)
 
 
-def _diff(path: Path, there: str, wanted: str) -> list[str]:
+def _diff(path: Path, wanted: str) -> list[str]:
+    there = path.read_text(encoding="utf-8", errors="replace")
     names = (f"{path} (as it is)", f"{path} (as rendered)")
     found = difflib.unified_diff(there.splitlines(True), wanted.splitlines(True), *names)
     return [line if line.endswith("\n") else f"{line}\n" for line in found]

@@ -32,6 +32,9 @@ def lint_files(paths: Sequence[Path], version: str) -> list[Problem]:
     documents: list[Document] = []
     problems: list[Problem] = []
     for path in yaml_files(paths):
+        if path.is_dir():
+            problems.append(Problem("error", "there is no YAML in this folder", str(path)))
+            continue
         try:
             documents += read_manifests(path)
         except SpecError as error:
@@ -40,9 +43,11 @@ def lint_files(paths: Sequence[Path], version: str) -> list[Problem]:
 
 
 def lint_rendered(job: Rendered, version: str) -> list[Problem]:
-    """Check what was rendered, as it will be read."""
-    documents = [doc for name, text in job.files.items() for doc in parse_manifests(text, f"{job.name}/{name}")]
-    return lint_documents(documents, version)
+    """Check what was rendered; where something is wrong, its place in the text is looked up."""
+    if not lint_documents([Document(f"{job.name}/{name}", data) for name, data in job.documents.items()], version):
+        return []
+    texts = {f"{job.name}/{name}": text for name, text in job.files.items()}
+    return lint_documents([doc for name, text in texts.items() for doc in parse_manifests(text, name)], version)
 
 
 def lint_documents(documents: Sequence[Document], version: str) -> list[Problem]:
@@ -56,7 +61,7 @@ def lint_documents(documents: Sequence[Document], version: str) -> list[Problem]
     problems: list[Problem] = []
     for document in documents:
         found = Findings(document, version)
-        _lint(found, known)
+        _lint(found, known, {other.file for other in documents})
         problems += sorted(found.problems, key=lambda problem: (problem.line, problem.column))
     return problems
 
@@ -70,7 +75,7 @@ def _without_nulls(value: Any) -> Any:
     return value
 
 
-def _lint(found: Findings, known: dict[tuple[str, Any], dict[str, Any]]) -> None:
+def _lint(found: Findings, known: dict[tuple[str, Any], dict[str, Any]], files: set[str]) -> None:
     data = found.document.data
     said = [data.get(key) for key in ("kind", "apiVersion")] if isinstance(data, dict) else [None]
     if not all(isinstance(each, str) for each in said):
@@ -78,7 +83,7 @@ def _lint(found: Findings, known: dict[tuple[str, Any], dict[str, Any]]) -> None
         return
     kind = data["kind"]
     if kind == "Kustomization":
-        kustomization(found)
+        kustomization(found, files)
         return
     metadata(found)
     if kind == "ConfigMap":

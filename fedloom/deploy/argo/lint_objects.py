@@ -137,10 +137,10 @@ def config_map(found: Findings) -> None:
         found.error((), f"holds {size:,} bytes; a ConfigMap has at most {_MOST_BYTES:,}")
 
 
-def kustomization(found: Findings) -> None:
-    """What is listed lies beside it."""
+def kustomization(found: Findings, files: set[str]) -> None:
+    """What is listed lies beside it, on disk or among the files that are checked together."""
     folder = Path(found.document.file).parent
     for i, name in enumerate(items(found.document.data, "resources")):
         path = folder / str(name)
-        if folder.is_dir() and "://" not in str(name) and not path.exists():
+        if "://" not in str(name) and str(path) not in files and not path.exists():
             found.error(("resources", i), f"there is no {path}")

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cache
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -50,11 +51,13 @@ class Rendered:
     Attributes:
         name: Name of its objects, and of its folder.
         files: Text by file name, a key of `FILES`.
+        documents: The same as plain data.
         notes: What the specs say and the manifests do not act upon, or a cluster must be ready for.
     """
 
     name: str
     files: dict[str, str]
+    documents: dict[str, dict[str, Any]] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
 
@@ -75,14 +78,19 @@ def render_job(path: Path, values: Values) -> Rendered:
     if problems:
         raise SpecError(problems)
     job = _job(bundle, plan, specs_map(bundle, path), values)
-    files = {name: _text(job, name, data) for name, data in _documents(job, bundle, cron)}
-    rendered = Rendered(job.name, files, (*notes(bundle), *_cluster_notes(job)))
+    documents = dict(_documents(job, bundle, cron))
+    files = {name: _text(job, name, data) for name, data in documents.items()}
+    rendered = Rendered(job.name, files, documents, (*notes(bundle), *_cluster_notes(job)))
     for name, text in rendered.files.items():
         if len(text.encode()) > _MOST_BYTES:
-            raise SpecError(
-                [Problem("error", f"{name} would have {len(text):,} bytes, Kubernetes refuses it", str(path))]
-            )
+            message = f"{name} would have {len(text.encode()):,} bytes, which Kubernetes does not store"
+            raise SpecError([Problem("error", message, str(path), hint="fewer rounds, or smaller specs")])
     return rendered
+
+
+@cache
+def _version() -> str:
+    return version("fedloom")
 
 
 def _job(bundle: JobBundle, plan: Plan, specs: SpecsMap, values: Values) -> Job:
@@ -99,7 +107,7 @@ def _job(bundle: JobBundle, plan: Plan, specs: SpecsMap, values: Values) -> Job:
         specs=specs,
         specs_name=f"{name}-specs-{specs.digest[:10]}",
         values=values,
-        image=values.image or f"fedloom:{version('fedloom')}",
+        image=values.image or f"fedloom:{_version()}",
         limits=limits(bundle),
         asked=asked,
         gpu=bool((asked and asked.gpu) or (compute and compute.gpu)),
@@ -168,7 +176,7 @@ def _metadata(job: Job, bundle: JobBundle) -> dict[str, Any]:
         "labels": {
             "app.kubernetes.io/name": "fedloom",
             "app.kubernetes.io/instance": job.name,
-            "app.kubernetes.io/version": label_value(version("fedloom")),
+            "app.kubernetes.io/version": label_value(_version()),
             "app.kubernetes.io/managed-by": "fedloom",
             "fedloom/job-id": label_value(job.plan.job_id),
         },
@@ -236,5 +244,5 @@ def _reading_order(value: Any) -> Any:
 
 
 def _text(job: Job, name: str, document: dict[str, Any]) -> str:
-    head = f"# {job.plan.job_id}: {FILES[name]}. Rendered by fedloom {version('fedloom')} from the job's specs;\n"
+    head = f"# {job.plan.job_id}: {FILES[name]}. Rendered by fedloom {_version()} from the job's specs;\n"
     return head + "# change those and render again.\n" + dump_yaml(document)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from itertools import islice, pairwise
 
 from fedloom.specs.bundle import JobBundle
@@ -169,11 +170,12 @@ def _cron(expression: str, zone: str, suspend: bool, conditions: list[str], stop
     return CronSpec((expression,), zone, suspend, when, stop, min(_DEADLINE_S, shortest))
 
 
+@cache
 def _shortest_interval_s(expression: str) -> int:
     """Seconds between the closest two of the next launches; a day where it fires only once."""
     from cronsim import CronSim
 
-    fires = list(islice(CronSim(expression, _START), 400))
+    fires = list(islice(CronSim(expression, _START), 100))
     return int(min(((b - a).total_seconds() for a, b in pairwise(fires)), default=86_400))
 
 

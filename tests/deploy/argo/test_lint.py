@@ -297,6 +297,10 @@ def test_files_that_are_no_manifests(tmp_path: Path, content: bytes, message: st
     assert message in problem.message
 
 
+def test_a_folder_without_manifests(tmp_path: Path) -> None:
+    assert "there is no YAML in this folder" in lint_files([tmp_path], "4")[0].message
+
+
 def test_a_file_that_is_not_there_and_one_that_is_listed_and_not_there(tmp_path: Path) -> None:
     assert "no such file" in lint_files([tmp_path / "none.yaml"], "4")[0].message
     (tmp_path / "kustomization.yaml").write_text(

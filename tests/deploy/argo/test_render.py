@@ -23,7 +23,8 @@ from fedloom.flows.plan import Measure, OutputRef, Plan, Resources, Step, plan_d
 from fedloom.specs.bundle import EXAMPLES, load_job
 from fedloom.specs.problems import SpecError
 
-MANIFESTS = Path(__file__).parents[3] / "deploy" / "argo" / "examples"
+ROOT = Path(__file__).parents[3]
+MANIFESTS = ROOT / "deploy" / "argo" / "examples"
 NAMES = ("aircraft_accel_v1", "predictive_maintenance", "sensor_drift_autoencoder")
 
 
@@ -274,6 +275,9 @@ def test_written_compared_and_taken_away(example: Path, tmp_path: Path) -> None:
     jobs = render_jobs([example], Values())
     write(jobs, folder)
     assert drift(jobs, folder) == ""
+    (folder / jobs[0].name / "role.yaml").unlink()
+    assert drift(jobs, folder) == f"{folder / jobs[0].name / 'role.yaml'} is missing\n"
+    write(jobs, folder)
     assert sorted(path.name for path in (folder / jobs[0].name).iterdir()) == sorted(FILES)
     (example / "schedule.yaml").unlink()
     edit(
@@ -283,7 +287,7 @@ def test_written_compared_and_taken_away(example: Path, tmp_path: Path) -> None:
         ('    launch_time: "02:00 UTC"\n', ""),
     )
     (now,) = render_jobs([example], Values())
-    assert "-kind: CronWorkflow" in drift([now], folder)
+    assert "cron-workflow.yaml is rendered no more" in drift([now], folder)
     write([now], folder)
     assert drift([now], folder) == ""
     assert not (folder / now.name / "cron-workflow.yaml").exists()
@@ -379,3 +383,9 @@ def test_memory(size: int, shown: str) -> None:
 def test_plan_steps_are_all_there(example: Path) -> None:
     plan: Plan = compile_plan(load_job(example))
     assert {step.name for step in plan.steps} < set(templates(rendered(example)))
+
+
+def test_the_values_in_the_docs_are_values(tmp_path: Path) -> None:
+    text = (ROOT / "docs" / "argo.md").read_text()
+    (tmp_path / "values.yaml").write_text(text.partition("```yaml\n")[2].partition("```")[0])
+    assert load_values(tmp_path / "values.yaml").parallelism == 8
