@@ -114,9 +114,13 @@ def lint_argo(files: tuple[Path, ...], argo_version: str, form: Format) -> None:
 @click.option("--failures", default="", help="For a failure: what failed, as Argo's {{workflow.failures}} has it.")
 def notify(job: str, event: Event, store: str, name: str, failures: str) -> None:
     """Tell people how a run of JOB ended, as its schedule says."""
-    from fedloom.deploy.notify import facts_of, messages, send
+    from fedloom.deploy.notify import completion_facts, failure_facts, messages, send
     from fedloom.flows.runs import open_run
+    from fedloom.specs.bundle import load_job, resolve_job
 
-    bundle, plan = compile_job(job, None, None)
-    run = open_run(plan, bundle, store_url(store), name)
-    send(messages(bundle, event, facts_of(run, event, failures)), os.environ, say)
+    if event == "failure":
+        bundle, facts = load_job(resolve_job(job)), failure_facts(failures)
+    else:
+        bundle, plan = compile_job(job, None, None)
+        facts = completion_facts(open_run(plan, bundle, store_url(store), name))
+    send(messages(bundle, event, facts), os.environ, say)

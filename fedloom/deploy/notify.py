@@ -65,29 +65,36 @@ def messages(bundle: JobBundle, event: Event, facts: Mapping[str, str]) -> list[
     return [Message(channel, title, body, severity, said.recipients) for channel in said.channels]
 
 
-def facts_of(run: Run, event: Event, failures: str = "") -> dict[str, str]:
-    """What can be said of a run.
-
-    Args:
-        run: The run.
-        event: What happened to it.
-        failures: For a failure, what failed: text, or the list of nodes that Argo gives to exit handlers.
+def completion_facts(run: Run) -> dict[str, str]:
+    """What can be said of a run that has ended.
 
     Raises:
-        ConfigurationError: for a completion, when the run has not ended.
+        ConfigurationError: when it has not.
     """
-    facts = {"run_id": run.run_id, "model_version": run.recipe.model_version}
-    if event == "failure":
-        return facts | {"failure_reason": _reason(failures)}
     summary = summarise(last_round(run))
     gate = summary["gate"]
-    return facts | {
+    return {
+        "run_id": run.run_id,
+        "model_version": run.recipe.model_version,
         "num_rounds": str(summary["rounds"]),
         "decision": gate["decision"],
         "stop_reason": gate["stop_reason"],
         "metrics_summary": ", ".join(f"{name} {value:.4f}" for name, value in summary["metrics"].items()),
         "model_digest": summary["model_digest"],
     }
+
+
+def failure_facts(failures: str) -> dict[str, str]:
+    """What can be said of a run that failed; it may have failed before there was a plan.
+
+    Args:
+        failures: Text, or the list of nodes that Argo gives to exit handlers.
+    """
+    try:
+        parts = [f"{node['displayName']}: {node.get('message') or node['phase']}" for node in json.loads(failures)]
+    except (ValueError, TypeError, KeyError):
+        parts = [failures] if failures not in ("", "null") else []
+    return {"failure_reason": "; ".join(parts)[:2000] or "it was stopped, or ran out of time"}
 
 
 def send(told: Sequence[Message], environ: Mapping[str, str], say: Callable[[str], None]) -> None:
@@ -131,12 +138,3 @@ def _addressed(message: Message, url: str) -> str:
     from urllib.parse import quote
 
     return f"{url}{'&' if '?' in url else '?'}to={quote(','.join(message.recipients))}"
-
-
-def _reason(failures: str) -> str:
-    try:
-        nodes = json.loads(failures)
-        parts = [f"{node['displayName']}: {node.get('message') or node['phase']}" for node in nodes]
-    except (ValueError, TypeError, KeyError):
-        return failures or "unknown"
-    return "; ".join(parts)[:2000]

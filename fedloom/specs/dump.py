@@ -23,14 +23,13 @@ class _Dumper(_BASE):  # type: ignore[misc]
 
 
 def _text(dumper: _Dumper, text: str) -> yaml.ScalarNode:
+    style: str | None = '"' if "'" in text and '"' not in text else None
     if "\n" in text:
         style = "|"
     elif _is_long(text):
         style = ">"
     elif _NUMBER.fullmatch(text):
         style = "'"
-    else:
-        style = '"' if "'" in text and '"' not in text else None
     node: yaml.ScalarNode = dumper.represent_scalar("tag:yaml.org,2002:str", text, style=style)
     return node
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from fedloom.deploy.notify import Message, facts_of, messages, send
+from fedloom.deploy.notify import Message, completion_facts, failure_facts, messages, send
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.runs import open_run
@@ -61,9 +61,9 @@ def test_the_facts_of_a_run(tiny_job: Path, tmp_path: Path) -> None:
     plan = compile_plan(bundle, rounds=1)
     run = open_run(plan, bundle, str(tmp_path / "store"))
     with pytest.raises(ConfigurationError, match="has not ended"):
-        facts_of(run, "completion")
+        completion_facts(run)
     simulate(plan, run)
-    facts = facts_of(run, "completion")
+    facts = completion_facts(run)
     assert (facts["num_rounds"], facts["run_id"]) == ("1", run.run_id)
     assert facts["metrics_summary"].startswith("auc 0.")
 
@@ -74,9 +74,11 @@ def test_the_facts_of_a_run(tiny_job: Path, tmp_path: Path) -> None:
         ('[{"displayName": "gate", "phase": "Failed", "message": "exit 2"}]', "gate: exit 2"),
         ('[{"displayName": "a", "phase": "Error"}, {"displayName": "b", "phase": "Failed"}]', "a: Error; b: Failed"),
         ("out of memory", "out of memory"),
-        ("", "unknown"),
+        ("", "it was stopped, or ran out of time"),
+        ("null", "it was stopped, or ran out of time"),
+        ("[]", "it was stopped, or ran out of time"),
         ("[1]", "[1]"),
     ],
 )
-def test_why_it_failed(make_run: Any, failures: str, reason: str) -> None:
-    assert facts_of(make_run(), "failure", failures)["failure_reason"] == reason
+def test_why_it_failed(failures: str, reason: str) -> None:
+    assert failure_facts(failures) == {"failure_reason": reason}

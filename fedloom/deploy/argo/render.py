@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from fedloom.deploy.argo import companions
 from fedloom.deploy.argo.names import dns_name, label_value
@@ -26,6 +26,7 @@ from fedloom.specs.problems import Problem, SpecError
 if TYPE_CHECKING:
     from fedloom.deploy.argo.workflow import Job
 
+T = TypeVar("T")
 _MOST_BYTES = 1_000_000
 """Kubernetes refuses objects of more than 1.5 MB; Argo writes its progress into the same object."""
 _MANY_NODES = 5_000
@@ -72,10 +73,9 @@ def render_job(path: Path, values: Values) -> Rendered:
         SpecError: when the job cannot run, or Argo cannot carry what it asks for; with every reason.
     """
     bundle = load_job(path)
-    plan = compile_plan(bundle)
-    cron = cron_spec(bundle)
-    problems = list(_not_carried(bundle, plan))
-    if problems:
+    problems = list(_not_carried(bundle))
+    plan, cron = _or_problems(compile_plan, bundle, problems), _or_problems(cron_spec, bundle, problems)
+    if problems or plan is None:
         raise SpecError(problems)
     job = _job(bundle, plan, specs_map(bundle, path), values)
     documents = dict(_documents(job, bundle, cron))
@@ -86,6 +86,14 @@ def render_job(path: Path, values: Values) -> Rendered:
             message = f"{name} would have {len(text.encode()):,} bytes, which Kubernetes does not store"
             raise SpecError([Problem("error", message, str(path), hint="fewer rounds, or smaller specs")])
     return rendered
+
+
+def _or_problems(make: Callable[[JobBundle], T], bundle: JobBundle, problems: list[Problem]) -> T | None:
+    try:
+        return make(bundle)
+    except SpecError as error:
+        problems += error.problems
+        return None
 
 
 @cache
@@ -125,8 +133,6 @@ def _within(job: Job, bundle: JobBundle) -> Job:
     Raises:
         SpecError: when not even one fits.
     """
-    from dataclasses import replace
-
     allocated = bundle.schedule.resource_allocation if bundle.schedule else None
     if allocated is None or allocated.compute is None:
         return job
@@ -184,7 +190,7 @@ def _metadata(job: Job, bundle: JobBundle) -> dict[str, Any]:
     }
 
 
-def _not_carried(bundle: JobBundle, plan: Plan) -> Iterator[Problem]:
+def _not_carried(bundle: JobBundle) -> Iterator[Problem]:
     """What pods of a cluster cannot have: files beside the specs, and memory of this process."""
     hint = "put the data behind a URL such as s3://…, or into a prepared data set"
     fleet = bundle.fleet
@@ -193,8 +199,8 @@ def _not_carried(bundle: JobBundle, plan: Plan) -> Iterator[Problem]:
             if trouble := _out_of_reach(place):
                 yield bundle.problem("fleet", (), "error", f"the data of client {client} {trouble}", hint)
                 break  # the others are like it
-    holdout = plan.recipe.evaluation.holdout
-    if holdout is not None and (trouble := _out_of_reach(holdout)):
+    holdout = bundle.job.validation.holdout_dataset
+    if holdout is not None and holdout.source is not None and (trouble := _out_of_reach(holdout.source)):
         trail = ("validation_config", "holdout_dataset", "source")
         yield bundle.problem("job", trail, "error", f"the held-out data {trouble}", hint)
     factor = limits(bundle).backoff_factor

@@ -246,6 +246,18 @@ def test_what_argo_cannot_carry_is_refused(example: Path, file: str, old: str, n
         render_job(example, Values())
 
 
+def test_everything_that_is_wrong_is_said_at_once(example: Path) -> None:
+    edit(
+        example,
+        ("  differential_privacy:\n    enabled: false", "  differential_privacy:\n    enabled: true\n    epsilon: 1"),
+    )
+    edit(example, ("dataset:imu-watch/holdout.parquet", "holdout.parquet"))
+    edit(example, ("backoff_multiplier: 2", "backoff_multiplier: 1.5"), file="schedule.yaml")
+    with pytest.raises(SpecError) as caught:
+        render_job(example, Values())
+    assert len(caught.value.problems) == 3
+
+
 def test_specs_too_large_for_a_config_map_are_refused(example: Path) -> None:
     with (example / "fleet.csv").open("a") as table:
         row = (example / "fleet.csv").read_text().splitlines()[1]
