@@ -42,7 +42,7 @@ _argo_version = click.option(
 @render.command("argo")
 @click.argument("jobs", nargs=-1, required=True)
 @click.option("-o", "--output", type=click.Path(path_type=Path), help="Folder to write; each job gets one of its name.")
-@click.option("--stdout", "to_stdout", is_flag=True, help="Print all documents instead.")
+@click.option("--stdout", "to_stdout", is_flag=True, help="Print the documents instead, all but the lists of files.")
 @click.option("--check", type=click.Path(path_type=Path), help="Compare with this folder instead; 1 if it differs.")
 @click.option("--values", type=click.Path(path_type=Path), help="What the cluster adds: store, secrets, nodes …")
 @click.option("--namespace", callback=_kubernetes("check_dns_label"), help="Namespace, instead of that of the values.")
@@ -77,7 +77,7 @@ def render_argo(
         for note in each.notes:
             say(f"note: {each.name}: {note}")
     if output is None:
-        click.echo("---\n".join(text for job in rendered for text in job.files.values()), nl=False)
+        click.echo(folder.as_stream(rendered), nl=False)
     for path in folder.write(rendered, output) if output is not None else ():
         click.echo(path)
 

@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedloom.deploy.argo.render import FILES, Rendered, render_job
+from fedloom.deploy.argo.render import FILES, KUSTOMIZATION, Rendered, render_job
 from fedloom.deploy.argo.values import Values
 from fedloom.specs.bundle import job_file, resolve_job
 from fedloom.specs.problems import Problem, SpecError
@@ -74,6 +74,11 @@ def write(jobs: Sequence[Rendered], folder: Path) -> list[Path]:
     for path in _rendered_no_more(jobs, folder):
         path.unlink()
     return list(texts)
+
+
+def as_stream(jobs: Sequence[Rendered]) -> str:
+    """All documents of the jobs as one text; lists of files have no meaning there."""
+    return "---\n".join(text for job in jobs for name, text in job.files.items() if name != KUSTOMIZATION)
 
 
 def drift(jobs: Sequence[Rendered], folder: Path) -> str:

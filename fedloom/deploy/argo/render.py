@@ -31,7 +31,7 @@ _MOST_BYTES = 1_000_000
 """Kubernetes refuses objects of more than 1.5 MB; Argo writes its progress into the same object."""
 _MANY_NODES = 5_000
 """Above this the status of a run comes near the limit, also when Argo compresses it."""
-WORKFLOW = "workflow.yaml"
+WORKFLOW, KUSTOMIZATION = "workflow.yaml", "kustomization.yaml"
 FILES = {
     "workflow-template.yaml": "every run of the job",
     "cron-workflow.yaml": "when the job is launched",
@@ -40,7 +40,7 @@ FILES = {
     "role.yaml": "what they may do",
     "role-binding.yaml": "that they may do it",
     "config-map.yaml": "the specs that its pods compile",
-    "kustomization.yaml": "all but the run by hand: kubectl apply -k .",
+    KUSTOMIZATION: "all but the run by hand: kubectl apply -k .",
 }
 """The documents of a job and what each says, in the order of reading."""
 
@@ -165,8 +165,8 @@ def _documents(job: Job, bundle: JobBundle, cron: CronSpec | None) -> Iterator[t
     yield "role.yaml", companions.role(metadata)
     yield "role-binding.yaml", companions.role_binding(metadata)
     yield "config-map.yaml", companions.config_map(specs, job.specs)
-    listed = [name for name in FILES if name not in (WORKFLOW, "kustomization.yaml")]
-    yield "kustomization.yaml", companions.kustomization([name for name in listed if cron or "cron" not in name])
+    listed = [name for name in FILES if name not in (WORKFLOW, KUSTOMIZATION)]
+    yield KUSTOMIZATION, companions.kustomization([name for name in listed if cron or "cron" not in name])
 
 
 def _metadata(job: Job, bundle: JobBundle) -> dict[str, Any]:
