@@ -1,6 +1,8 @@
 """The harness itself: it does with small manifests what Argo's documentation says."""
 
 import json
+import re
+import shutil
 import sys
 from datetime import UTC, datetime
 from pathlib import Path
@@ -9,6 +11,9 @@ from typing import Any
 import pytest
 import yaml
 
+from fedloom.deploy.argo.render import render_job
+from fedloom.deploy.argo.values import Values
+from fedloom.specs.bundle import EXAMPLES
 from tests.deploy.argo.harness import Cluster, Fault, Workflow
 
 
@@ -241,3 +246,40 @@ def test_cron(tmp_path: Path, now: str, last: str | None, launched: bool) -> Non
     (tmp_path / "m" / "all.yaml").write_text(yaml.safe_dump_all(documents))
     cluster = Cluster(tmp_path / "m", tmp_path / "volumes", {})
     assert (cluster.launch(at(now), at(last) if last else None) is not None) is launched
+
+
+STAND_IN = """
+import pathlib, sys
+words = sys.argv[1:]
+if "--outputs" in words:
+    folder = pathlib.Path(words[words.index("--outputs") + 1])
+    folder.mkdir(parents=True)
+    last = "--round" in words and words[words.index("--round") + 1] == "3"
+    said = {"shards": "[0, 1]", "stop": str(last).lower(), "decision": "", "cohort": "2", "participants": "2"}
+    for name, text in said.items():
+        (folder / name).write_text(text)
+"""
+
+
+def test_a_loop_that_ends_in_its_first_block_skips_the_others(tmp_path: Path) -> None:
+    """Rendered rounds beyond 200, with pods that only say when to stop."""
+    job = tmp_path / "job"
+    shutil.copytree(EXAMPLES / "predictive_maintenance", job)
+    text = (job / "job.yaml").read_text()
+    (job / "job.yaml").write_text(re.sub(r"num_rounds: \d+", "num_rounds: 250", text))
+    documents = render_job(job, Values()).documents
+    for template in documents["workflow-template.yaml"]["spec"]["templates"]:
+        if "container" in template:
+            template["container"]["command"] = [sys.executable, "-c", STAND_IN]
+    (tmp_path / "m").mkdir()
+    for name, document in documents.items():
+        (tmp_path / "m" / name).write_text(yaml.safe_dump(document))
+    workflow = Cluster(tmp_path / "m", tmp_path / "volumes", {}).submit()
+    tree = str(workflow.root)
+    assert workflow.phase == "Succeeded", tree
+    blocks = {name: workflow.root.find(f"rounds.{name}") for name in ("rounds-001", "rounds-101", "rounds-201")}
+    assert [block.phase for block in blocks.values()] == ["Succeeded", "Skipped", "Omitted"]
+    assert blocks["rounds-001"].outputs == {"stop": "true"}
+    phases = [child.phase for child in blocks["rounds-001"].children]
+    assert phases == ["Succeeded"] * 3 + ["Skipped"] + ["Omitted"] * 96
+    assert workflow.root.find("main.report").phase == "Succeeded"
