@@ -134,7 +134,8 @@ def _all(steps: Sequence[Step], names: Names) -> str | None:
 
 
 def _settled(name: str) -> str:
-    return f"{name}.AnySucceeded || {name}.AllFailed"
+    """However its instances ended; AllFailed would not count those whose pods were evicted (Errored)."""
+    return f"{name}.Succeeded || {name}.Failed || {name}.Errored"
 
 
 def _last(part: Sequence[Step]) -> list[Step]:

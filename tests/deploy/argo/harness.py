@@ -280,9 +280,9 @@ class _Run:
         with ThreadPoolExecutor(max_workers=max(1, len(items))) as pool:
             made = [pool.submit(self._single, call, values | _item(x), f"{path}({i})") for i, x in enumerate(items)]
             children = [each.result() for each in made]
-        phases = [child.phase for child in children]
-        worst = next((phase for phase in ("Error", "Failed", "Succeeded") if phase in phases), "Skipped")
-        return Node(path, call.get("template", ""), "Failed" if worst == "Error" else worst, children=children)
+        failed = [child.phase for child in children if child.phase in ("Failed", "Error")]
+        phase = failed[-1] if failed else "Succeeded" if children else "Skipped"
+        return Node(path, call.get("template", ""), phase, children=children)
 
     def _single(self, call: Data, values: Values, path: str) -> Node:
         try:
@@ -420,7 +420,7 @@ def _result(name: str, done: Mapping[str, Node]) -> bool:
     if result == "AnySucceeded":
         return any(child.phase == "Succeeded" for child in node.children)
     if result == "AllFailed":
-        return bool(node.children) and all(child.phase in ("Failed", "Error") for child in node.children)
+        return bool(node.children) and all(child.phase == "Failed" for child in node.children)
     return node.phase == {"Errored": "Error"}.get(result, result) if result else node.phase in ("Succeeded", "Skipped")
 
 

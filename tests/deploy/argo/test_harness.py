@@ -106,6 +106,17 @@ def test_what_follows_a_failure_is_omitted_and_the_dag_has_failed(tmp_path: Path
     assert (workflow.phase, phases(workflow)) == ("Failed", {"ill": "Failed", "next": "Omitted"})
 
 
+def test_all_failed_counts_no_pod_that_was_evicted(tmp_path: Path) -> None:
+    tasks = [
+        {"name": "loop", "template": "ok", "withItems": [0, 1]},
+        {"name": "failed", "template": "ok", "depends": "loop.AllFailed"},
+        {"name": "ended", "template": "ok", "depends": "loop.Succeeded || loop.Failed || loop.Errored"},
+    ]
+    lost = iter([Fault("kill"), Fault("evict"), None])
+    workflow = run(tmp_path, dag(*tasks, failFast=False), chaos=lambda *_: next(lost), parallelism=1)
+    assert (phases(workflow)["failed"], phases(workflow)["ended"]) == ("Omitted", "Succeeded")
+
+
 @pytest.mark.parametrize(("fail_fast", "last"), [(True, None), (False, "Succeeded")])
 def test_fail_fast_starts_nothing_more(tmp_path: Path, fail_fast: bool, last: str | None) -> None:
     slow = leaf("slow", "import time; time.sleep(0.5)")

@@ -94,7 +94,7 @@ def test_the_dag_is_the_plan(example: Path) -> None:
     }
     inside = {task["name"]: task for task in made["round"]["dag"]["tasks"]}
     assert inside["train"]["withParam"] == "{{tasks.select.outputs.parameters.shards}}"
-    assert inside["aggregate"]["depends"] == "train.AnySucceeded || train.AllFailed"
+    assert inside["aggregate"]["depends"] == "train.Succeeded || train.Failed || train.Errored"
     assert made["round"]["dag"]["failFast"] is False
     assert "--settled" in made["aggregate"]["container"]["args"]
     assert "--settled" not in made["evaluate"]["container"]["args"]
@@ -154,8 +154,11 @@ def test_steps_that_nobody_knew_are_rendered_like_the_others(example: Path) -> N
     later = replace(plan, loop=replace(loop, steps=(*loop.steps[:3], masks, opened, *loop.steps[3:])))
     names = template_names([step.name for step in later.steps], ("main", "rounds", "round"))
     tasks = {t.name: t for t in dags.round_dag(later, names, "j").dag.tasks}  # type: ignore[union-attr]
-    assert tasks["un-mask"].depends == "distribute.Succeeded && (mask-keys.AnySucceeded || mask-keys.AllFailed)"
-    assert tasks["mask-keys"].depends == "train.AnySucceeded || train.AllFailed"
+    assert (
+        tasks["un-mask"].depends
+        == "distribute.Succeeded && (mask-keys.Succeeded || mask-keys.Failed || mask-keys.Errored)"
+    )
+    assert tasks["mask-keys"].depends == "train.Succeeded || train.Failed || train.Errored"
     assert tasks["mask-keys"].with_param == "{{tasks.select.outputs.parameters.shards}}"
     assert dags.loses_shards(later, opened)
     assert dags.read_outputs(later, opened) == ["survivors"]
