@@ -20,6 +20,7 @@ from fedloom.tasks.step import Run
 
 Event = Literal["completion", "failure"]
 EVENTS: tuple[Event, ...] = get_args(Event)
+_HAS_RECIPIENTS = re.compile(r"[?&]to=|^mailtos?://[^/?]+/[^?]", re.IGNORECASE)
 _PLACEHOLDER = re.compile(r"\{(\w+)\}")
 _TEMPLATES: Mapping[Event, str] = {
     "completion": "{job_id} ended after {num_rounds} rounds. Gate: {decision} ({stop_reason}). {metrics_summary}",
@@ -109,21 +110,23 @@ def send(told: Sequence[Message], environ: Mapping[str, str], say: Callable[[str
         ConfigurationError: when a channel leads nowhere; then nothing has been sent.
         RunError: when a message was not taken; the others have been sent.
     """
-    from apprise import Apprise
+    from apprise import Apprise, NotifyFormat
 
     logging.getLogger("apprise").disabled = True  # it would show URLs, and with them secrets
     ready: list[tuple[Message, Apprise]] = []
     for message in told:
         variable = f"FEDLOOM_NOTIFY_{message.channel.upper()}"
         service = Apprise()
-        if not environ.get(variable) or not service.add(_addressed(message, environ[variable])):
+        if not environ.get(variable) or not service.add(addressed(message, environ[variable])):
             trouble = "is no Apprise URL" if environ.get(variable) else "is not set"
             raise ConfigurationError(f"nobody can be told by {message.channel}: the variable {variable} {trouble}")
         ready.append((message, service))
     refused = []
     for message, service in ready:
         kind = {"info": "info", "warning": "warning", "critical": "failure"}[message.severity]
-        if service.notify(title=message.title, body=message.body, notify_type=kind):
+        # As text, or the HTML part of a mail would carry out what a message holds.
+        taken = service.notify(title=message.title, body=message.body, notify_type=kind, body_format=NotifyFormat.TEXT)
+        if taken:
             say(f"told by {message.channel}: {message.title}")
         else:
             refused.append(message.channel)
@@ -131,9 +134,9 @@ def send(told: Sequence[Message], environ: Mapping[str, str], say: Callable[[str
         raise RunError(f"the message was not taken by {', '.join(refused)}")
 
 
-def _addressed(message: Message, url: str) -> str:
+def addressed(message: Message, url: str) -> str:
     """The URL, with the recipients of an e-mail where it names none."""
-    if message.channel != "email" or not message.recipients or re.search(r"[?&]to=", url):
+    if message.channel != "email" or not message.recipients or _HAS_RECIPIENTS.search(url):
         return url
     from urllib.parse import quote
 

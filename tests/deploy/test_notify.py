@@ -1,11 +1,12 @@
 """Messages: what they say, where they go, and that no secret of the way shows."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from fedloom.deploy.notify import Message, completion_facts, failure_facts, messages, send
+from fedloom.deploy.notify import Message, addressed, completion_facts, failure_facts, messages, send
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.runs import open_run
@@ -35,6 +36,33 @@ def test_a_message_is_taken(webhook: tuple[str, list[dict[str, Any]]]) -> None:
     assert taken[0]["title"] == "fl-x: run ended"
     assert taken[0]["message"] == "all is well"
     assert said == ["told by webhook: fl-x: run ended"]
+
+
+def test_a_message_is_text_also_where_it_is_shown_as_html(webhook: tuple[str, list[dict[str, Any]]]) -> None:
+    told = replace(message(), body="loss < 1 <img src=x>")
+    send([told], {"FEDLOOM_NOTIFY_WEBHOOK": f"{webhook[0]}?format=html"}, print)
+    assert "<img" not in webhook[1][0]["message"]
+    assert "&lt;img" in webhook[1][0]["message"]
+
+
+@pytest.mark.parametrize(
+    ("url", "reached"),
+    [
+        ("mailto://host.example", ["ml@example.org", "ops@example.org"]),
+        ("mailto://host.example/", ["ml@example.org", "ops@example.org"]),
+        ("mailto://host.example?to=own@example.org", ["own@example.org"]),
+        ("mailto://host.example?TO=own@example.org", ["own@example.org"]),
+        ("mailto://host.example/own@example.org", ["own@example.org"]),
+    ],
+)
+def test_recipients_are_those_of_the_url_before_those_of_the_spec(url: str, reached: list[str]) -> None:
+    from apprise import Apprise
+
+    told = Message("email", "fl-x: run ended", "all is well", "info", ("ml@example.org", "ops@example.org"))
+    url += f"{'&' if '?' in url else '?'}from=fedloom@example.org"
+    service = Apprise()
+    assert service.add(addressed(told, url))
+    assert [address for _, address in vars(service[0])["targets"]] == reached
 
 
 @pytest.mark.parametrize(("url", "trouble"), [("", "is not set"), (f"nonsense://{SECRET}", "is no Apprise URL")])

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from functools import cache
 from itertools import islice, pairwise
+from zoneinfo import ZoneInfo
 
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.fields import parse_duration, parse_timestamp
@@ -21,6 +22,7 @@ from fedloom.specs.trails import Trail
 
 DAYS = ("Sunday", "Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday")
 _DEADLINE_S = 3600
+_GUARDED_FROM_S, _GUARD_S = 3 * 3600, 5400
 _PRIORITY = {"low": -10, "normal": 0, "medium": 0, "high": 10, "critical": 20}
 _START = datetime(2024, 1, 1, tzinfo=UTC)
 
@@ -134,12 +136,15 @@ def notes(bundle: JobBundle) -> list[str]:
         if check.type == "concurrency_check" and check.max_concurrent_jobs == 1:
             continue  # the mutex
         if check.type == "eligibility_count" and check.min_eligible_clients <= bundle.job.orchestration.min_clients:
+            if check.action_on_fail in ("delay", "queue"):
+                found.append(f"the check {check.name!r} fails the run: {check.action_on_fail} is not carried out")
             continue  # the first round refuses to start with fewer
         found.append(f"the check {check.name!r} ({check.type}) is not made before a launch")
     told = schedule.notifications
     if told is not None:
         events = {"on_schedule": told.on_schedule, "on_start": told.on_start, "on_skip": told.on_skip}
-        found += [f"nobody is told {name}: runs tell of their end only" for name, said in events.items() if said]
+        wanted = [name for name, said in events.items() if said and said.enabled and said.channels]
+        found += [f"nobody is told {name}: runs tell of their end only" for name in wanted]
     if schedule.monitoring is not None and schedule.monitoring.alerts:
         found.append("alerts of the schedule are for your monitoring system; the metrics are there")
     return found
@@ -159,13 +164,11 @@ def _of_job(bundle: JobBundle) -> CronSpec | None:
 
 def _cron(expression: str, zone: str, suspend: bool, conditions: list[str], stop: str | None) -> CronSpec:
     shortest = _shortest_interval_s(expression)
-    if zone not in ("UTC", "Etc/UTC", "GMT"):
-        # When clocks are set back, a launch within the repeated hour comes twice.
-        guard = min(shortest - 60, 2 * 3600)
-        conditions = [
-            f"(cronworkflow.lastScheduledTime == nil || (now() - cronworkflow.lastScheduledTime).Seconds() > {guard})",
-            *conditions,
-        ]
+    if shortest >= _GUARDED_FROM_S and _sets_clocks(zone):
+        # Clocks set back repeat a launch an hour later; clocks set forward bring launches that are three hours
+        # apart to two. The guard lies between. Of closer launches the wait cannot tell which is which: they all run.
+        last = "cronworkflow.lastScheduledTime"
+        conditions = [f"({last} == nil || (now() - {last}).Seconds() > {_GUARD_S})", *conditions]
     when = "{{= " + " && ".join(conditions) + " }}" if conditions else None
     return CronSpec((expression,), zone, suspend, when, stop, min(_DEADLINE_S, shortest))
 
@@ -177,6 +180,15 @@ def _shortest_interval_s(expression: str) -> int:
 
     fires = list(islice(CronSim(expression, _START), 100))
     return int(min(((b - a).total_seconds() for a, b in pairwise(fires)), default=86_400))
+
+
+def _sets_clocks(zone: str) -> bool:
+    """Whether the distance to UTC changes within two years; said of a zone that this machine does not know, too."""
+    try:
+        local = ZoneInfo(zone)
+    except (KeyError, ValueError, OSError):
+        return zone != "UTC"
+    return len({(_START + timedelta(weeks=week)).astimezone(local).utcoffset() for week in range(105)}) > 1
 
 
 def _periodic(periodic: PeriodicSchedule) -> str:

@@ -142,6 +142,24 @@ def test_clocks_set_back_do_not_launch_twice(job: Job, expression: str, zone: st
     assert allows(spec.when, at(second) + timedelta(days=1), last=first)
 
 
+def test_clocks_set_forward_lose_no_launch(job: Job) -> None:
+    cron = {"expression": "0 1,3 * * *", "timezone": "Europe/Paris"}
+    spec = cron_spec(job(cron_schedule=cron, execution_constraints=None))
+    assert spec is not None
+    # 01:00 in winter time, and 03:00 in summer time an hour later.
+    assert allows(spec.when, at("2026-03-29T01:00:01"), last=at("2026-03-29T00:00:00"))
+
+
+@pytest.mark.parametrize(
+    ("zone", "guarded"),
+    [("UTC", False), ("Etc/GMT+3", False), ("Asia/Kolkata", False), ("Africa/Casablanca", True)],
+)
+def test_only_clocks_that_are_set_need_a_guard(job: Job, zone: str, guarded: bool) -> None:
+    spec = cron_spec(job(cron_schedule={"expression": "0 2 * * *", "timezone": zone}, execution_constraints=None))
+    assert spec is not None
+    assert (spec.when is not None) is guarded
+
+
 def test_events_are_refused_with_another_way(job: Job) -> None:
     event = {"trigger_events": [{"event_type": "model_drift", "condition": "psi > 0.3"}]}
     with pytest.raises(SpecError, match=r"schedule_type: is event_driven.*\n.*Argo Events"):
@@ -156,6 +174,13 @@ def test_limits_and_priority(job: Job) -> None:
     assert limits(job(execution_constraints=off)).retries == 0
     assert priority(job()) == 10
     assert priority(job(resource_allocation={"priority": "low"})) == -10
+
+
+def test_notes_are_of_what_would_have_been_done(job: Job) -> None:
+    unsent = {"on_start": {"enabled": False, "channels": ["email"]}, "on_skip": {"recipients": ["ml@example.org"]}}
+    check = {"name": "Enough", "type": "eligibility_count", "min_eligible_clients": 8, "action_on_fail": "delay"}
+    bundle = job(notifications=unsent, monitoring=None, pre_execution_checks={"checks": [check]})
+    assert notes(bundle) == ["the check 'Enough' fails the run: delay is not carried out"]
 
 
 def test_what_is_not_carried_out_is_said(job: Job) -> None:
@@ -223,3 +248,44 @@ def test_windows_and_blackouts_mean_the_same_in_argo(
     assert spec is not None
     expected = any(inside(now, window) for window in chosen) and not begin <= now < end
     assert allows(spec.when, now) is expected
+
+
+@pytest.mark.parametrize(
+    ("zone", "day"),
+    [
+        ("Europe/Paris", "2026-03-28"),
+        ("Europe/Paris", "2026-10-24"),
+        ("America/New_York", "2026-03-07"),
+        ("America/New_York", "2026-10-31"),
+        ("Australia/Lord_Howe", "2026-04-04"),  # by half an hour
+        ("Australia/Lord_Howe", "2026-10-03"),
+    ],
+)
+@pytest.mark.parametrize("first", range(4))
+@pytest.mark.parametrize("apart", [3, 4, 12, 20])
+@pytest.mark.parametrize("minute", [0, 30])
+def test_each_time_of_the_clock_launches_once(zone: str, day: str, first: int, apart: int, minute: int) -> None:
+    """Around every change of clocks: no launch is lost when they are set forward, none doubled when set back."""
+    from dataclasses import replace
+
+    from fedloom.specs.bundle import EXAMPLES
+    from fedloom.specs.schedule import CronSchedule
+
+    bundle = BUNDLES.setdefault("example", load_job(EXAMPLES / "aircraft_accel_v1"))
+    assert bundle.schedule is not None
+    hours = (first, first + apart)
+    cron = CronSchedule(expression=f"{minute} {hours[0]},{hours[1]} * * *", timezone=zone)
+    schedule = bundle.schedule.model_copy(update={"cron_schedule": cron, "execution_constraints": None})
+    spec = cron_spec(replace(bundle, schedule=schedule))
+    assert spec is not None
+    seen: set[str] = set()
+    last = None
+    for half_hours in range(3 * 48):
+        now = at(f"{day}T00:00:00") + timedelta(minutes=30 * half_hours)
+        local = now.astimezone(ZoneInfo(zone))
+        if local.minute != minute or local.hour not in hours:
+            continue
+        reading = f"{local:%d %H:%M}"
+        assert allows(spec.when, now + timedelta(seconds=2), last) is (reading not in seen)
+        last = last if reading in seen else now
+        seen.add(reading)
