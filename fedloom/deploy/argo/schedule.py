@@ -136,9 +136,9 @@ def notes(bundle: JobBundle) -> list[str]:
         if check.type == "concurrency_check" and check.max_concurrent_jobs == 1:
             continue  # the mutex
         if check.type == "eligibility_count" and check.min_eligible_clients <= bundle.job.orchestration.min_clients:
-            if check.action_on_fail in ("delay", "queue"):
-                found.append(f"the check {check.name!r} fails the run: {check.action_on_fail} is not carried out")
-            continue  # the first round refuses to start with fewer
+            # The first round refuses to start with fewer.
+            found.append(f"the check {check.name!r} fails the run: {check.action_on_fail} is not carried out")
+            continue
         found.append(f"the check {check.name!r} ({check.type}) is not made before a launch")
     told = schedule.notifications
     if told is not None:

@@ -185,6 +185,7 @@ def test_notes_are_of_what_would_have_been_done(job: Job) -> None:
 
 def test_what_is_not_carried_out_is_said(job: Job) -> None:
     assert notes(job()) == [
+        "the check 'Enough clients' fails the run: skip_round is not carried out",
         "the check 'Clean data' (data_quality_check) is not made before a launch",
         "nobody is told on_skip: runs tell of their end only",
         "alerts of the schedule are for your monitoring system; the metrics are there",
