@@ -1,4 +1,3 @@
-# syntax=docker/dockerfile:1
 # fedloom as a container: what every pod of a rendered workflow runs.
 #
 #   docker build --build-arg PYTHON_DIGEST=sha256:… --build-arg DATASETS=imu-watch -t fedloom:0.1.0 .
@@ -8,7 +7,11 @@
 ARG PYTHON_TAG=3.11-slim-bookworm
 ARG PYTHON_DIGEST
 
-FROM python:${PYTHON_TAG}@${PYTHON_DIGEST} AS build
+FROM python:${PYTHON_TAG}@${PYTHON_DIGEST} AS base
+# The official images come without bytecode of the standard library, and a pod cannot keep any: all would compile it.
+RUN python -m compileall -q "$(python -c 'import sysconfig; print(sysconfig.get_path("stdlib"))')"
+
+FROM base AS build
 # PyTorch's CPU build; set it to https://pypi.org/simple for the default one.
 ARG TORCH_INDEX=https://download.pytorch.org/whl/cpu
 # Data sets that fedloom prepares by itself, such as imu-watch: pods have neither network nor a place for them.
@@ -27,7 +30,7 @@ RUN pip install ".[s3]"
 RUN mkdir -p "${FEDLOOM_CACHE}" \
  && for name in ${DATASETS}; do fedloom data prepare "${name}" || exit 1; done
 
-FROM python:${PYTHON_TAG}@${PYTHON_DIGEST}
+FROM base
 LABEL org.opencontainers.image.title="fedloom" \
       org.opencontainers.image.description="Turns federated-learning job specs into DAG workflows" \
       org.opencontainers.image.licenses="Apache-2.0"

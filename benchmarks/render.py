@@ -18,7 +18,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 from fedloom.specs.bundle import EXAMPLES
@@ -27,28 +27,43 @@ TIMES = 7
 ROUNDS = 10
 JOBS = 200
 FEDLOOM = [sys.executable, "-m", "fedloom", "render", "argo"]
-STEPS = ("select", "distribute", "train", "aggregate", "evaluate", "gate")
 
 KFP = """
 from kfp import compiler, dsl
 
+def fedloom(*args):
+    return dsl.ContainerSpec(image="fedloom:0.1.0", command=["fedloom"], args=["step", *args])
+
 @dsl.container_component
 def step(name: str, number: int):
-    return dsl.ContainerSpec(image="fedloom:0.1.0", command=["fedloom"], args=["step", name, "--round", number])
+    return fedloom(name, "--round", number)
+
+@dsl.container_component
+def select(number: int, shards: dsl.OutputPath(list)):
+    return fedloom("select", "--round", number, "--outputs", shards)
+
+@dsl.container_component
+def train(number: int, shard: int, result: dsl.OutputPath(str)):
+    return fedloom("train", "--round", number, "--shard", shard, "--outputs", result)
+
+@dsl.container_component
+def aggregate(number: int, results: list):
+    return fedloom("aggregate", "--round", number, results)
 
 @dsl.pipeline(name="rounds")
 def rounds():
     last = None
     for number in range(1, %d + 1):
-        for name in %r:
-            if name == "train":
-                with dsl.ParallelFor([0, 1, 2]):
-                    task = step(name=name, number=number).after(last)
-                continue
-            task = step(name=name, number=number)
-            if last is not None:
-                task.after(last)
-            last = task
+        selected = select(number=number)
+        if last is not None:
+            selected.after(last)
+        distributed = step(name="distribute", number=number).after(selected)
+        with dsl.ParallelFor(selected.outputs["shards"]) as shard:
+            trained = train(number=number, shard=shard).after(distributed)
+        # A task waits for a loop only through what it collects from it.
+        aggregated = aggregate(number=number, results=dsl.Collected(trained.outputs["result"]))
+        evaluated = step(name="evaluate", number=number).after(aggregated)
+        last = step(name="gate", number=number).after(evaluated)
 
 compiler.Compiler().compile(rounds, "rounds.yaml")
 """
@@ -116,7 +131,7 @@ def local_s3() -> Iterator[None]:
     import boto3
     from moto.server import ThreadedMotoServer
 
-    server = ThreadedMotoServer(port=0)
+    server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()
     os.environ |= {
@@ -164,7 +179,7 @@ def peers(folder: Path, kfp: str | None, metaflow: str | None) -> dict[str, list
     if kfp is None:
         print("left out: Kubeflow Pipelines (give --kfp)")
     else:
-        (folder / "kfp_rounds.py").write_text(KFP % (ROUNDS, STEPS))
+        (folder / "kfp_rounds.py").write_text(KFP % ROUNDS)
         found["kfp: compile the same DAG"] = [kfp, "kfp_rounds.py"]
     if metaflow is None:
         print("left out: Metaflow (give --metaflow)")
@@ -181,7 +196,7 @@ def main() -> None:
     options.add_argument("--kfp", help="Python with Kubeflow Pipelines.")
     options.add_argument("--metaflow", help="Python with Metaflow and boto3.")
     given = options.parse_args()
-    with tempfile.TemporaryDirectory() as name, local_s3():
+    with tempfile.TemporaryDirectory() as name, local_s3() if given.metaflow else nullcontext():
         folder = Path(name)
         short, long = job(folder / "short"), job(folder / "long", rounds=1000)
         for number in range(JOBS):

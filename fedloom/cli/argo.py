@@ -68,7 +68,8 @@ def render_argo(
     if errors(problems):
         sys.exit(FAILED)
     if check is not None:
-        if differences := folder.drift(rendered, check):
+        all_jobs = any(folder.is_collection(Path(job)) for job in jobs)
+        if differences := folder.drift(rendered, check, all_jobs):
             click.echo(differences, nl=False)
             fail(f"{check} is not what the specs say; render again with: fedloom render argo … -o {check}", FAILED)
         click.echo(f"no drift: {len(rendered)} job{'s' * (len(rendered) != 1)}")

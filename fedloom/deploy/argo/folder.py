@@ -8,7 +8,7 @@ import uuid
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from fedloom.deploy.argo.render import FILES, KUSTOMIZATION, Rendered, render_job
+from fedloom.deploy.argo.render import FILES, KUSTOMIZATION, TEMPLATE, Rendered, render_job
 from fedloom.deploy.argo.values import Values
 from fedloom.specs.bundle import job_file, resolve_job
 from fedloom.specs.problems import Problem, SpecError
@@ -23,9 +23,14 @@ def find_jobs(names: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for name in names:
         path = resolve_job(name)
-        below = sorted({file.parent for file in path.rglob("job.y*ml")}) if path.is_dir() else []
-        found += below if below and job_file(path) is None else [path]
+        below = sorted({file.parent for file in path.rglob("job.y*ml")}) if is_collection(path) else []
+        found += below or [path]
     return list(dict.fromkeys(found))
+
+
+def is_collection(path: Path) -> bool:
+    """Whether a path is a folder of jobs, and no job itself."""
+    return path.is_dir() and job_file(path) is None
 
 
 def render_jobs(paths: Sequence[Path], values: Values) -> list[Rendered]:
@@ -81,8 +86,13 @@ def as_stream(jobs: Sequence[Rendered]) -> str:
     return "---\n".join(text for job in jobs for name, text in job.files.items() if name != KUSTOMIZATION)
 
 
-def drift(jobs: Sequence[Rendered], folder: Path) -> str:
+def drift(jobs: Sequence[Rendered], folder: Path, all_jobs: bool = False) -> str:
     """How a folder differs from what would be rendered, as unified diffs; "" when it does not.
+
+    Args:
+        jobs: What would be rendered.
+        folder: What is there.
+        all_jobs: The folder should hold no other job's manifests.
 
     Raises:
         OSError: when the folder cannot be read.
@@ -93,6 +103,10 @@ def drift(jobs: Sequence[Rendered], folder: Path) -> str:
             path = folder / job.name / name
             lines += _diff(path, text) if path.exists() else [f"{path} is missing\n"]
     lines += [f"{path} is rendered no more\n" for path in _rendered_no_more(jobs, folder)]
+    if all_jobs:
+        ours = {job.name for job in jobs}
+        others = sorted(path.parent for path in folder.glob(f"*/{TEMPLATE}") if path.parent.name not in ours)
+        lines += [f"{path} belongs to no job\n" for path in others]
     return "".join(lines)
 
 

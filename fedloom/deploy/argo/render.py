@@ -31,9 +31,9 @@ _MOST_BYTES = 1_000_000
 """Kubernetes refuses objects of more than 1.5 MB; Argo writes its progress into the same object."""
 _MANY_NODES = 5_000
 """Above this the status of a run comes near the limit, also when Argo compresses it."""
-WORKFLOW, KUSTOMIZATION = "workflow.yaml", "kustomization.yaml"
+TEMPLATE, WORKFLOW, KUSTOMIZATION = "workflow-template.yaml", "workflow.yaml", "kustomization.yaml"
 FILES = {
-    "workflow-template.yaml": "every run of the job",
+    TEMPLATE: "every run of the job",
     "cron-workflow.yaml": "when the job is launched",
     WORKFLOW: "one run by hand: kubectl create -f workflow.yaml",
     "service-account.yaml": "who its pods are",
@@ -157,7 +157,7 @@ def _documents(job: Job, bundle: JobBundle, cron: CronSpec | None) -> Iterator[t
     specs = metadata | {"name": job.specs_name}
     digest = {"fedloom/plan-digest": job.plan_digest, "fedloom/model-version": job.plan.recipe.model_version}
     planned = metadata | {"annotations": metadata["annotations"] | digest}
-    yield "workflow-template.yaml", _plain(workflow.workflow_template(job, planned))
+    yield TEMPLATE, _plain(workflow.workflow_template(job, planned))
     if cron is not None:
         yield "cron-workflow.yaml", _plain(workflow.cron_workflow(job, cron, metadata))
     yield WORKFLOW, _plain(workflow.workflow(job, metadata))

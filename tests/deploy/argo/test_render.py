@@ -308,6 +308,14 @@ def test_written_compared_and_taken_away(example: Path, tmp_path: Path) -> None:
     assert not (folder / now.name / "cron-workflow.yaml").exists()
 
 
+def test_manifests_of_a_job_that_is_gone_are_drift(example: Path, tmp_path: Path) -> None:
+    (job,) = render_jobs([example], Values())
+    gone = Rendered("fl-gone", job.files)
+    write([job, gone], tmp_path / "out")
+    assert drift([job], tmp_path / "out") == ""  # one job of several was asked for
+    assert drift([job], tmp_path / "out", all_jobs=True) == f"{tmp_path / 'out' / 'fl-gone'} belongs to no job\n"
+
+
 def test_a_folder_that_cannot_be_written_is_left_as_it_was(example: Path, tmp_path: Path) -> None:
     jobs = [*render_jobs([example], Values()), Rendered("b", {"workflow.yaml": "x"})]
     (tmp_path / "out").mkdir()
