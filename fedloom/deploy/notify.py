@@ -89,10 +89,12 @@ def failure_facts(failures: str) -> dict[str, str]:
     """What can be said of a run that failed; it may have failed before there was a plan.
 
     Args:
-        failures: Text, or the list of nodes that Argo gives to exit handlers.
+        failures: Text, or the list of nodes that Argo gives to exit handlers, which is JSON within a JSON string.
     """
     try:
-        parts = [f"{node['displayName']}: {node.get('message') or node['phase']}" for node in json.loads(failures)]
+        nodes = json.loads(failures)
+        nodes = json.loads(nodes) if isinstance(nodes, str) else nodes
+        parts = [f"{node['displayName']}: {node.get('message') or node['phase']}" for node in nodes or ()]
     except (ValueError, TypeError, KeyError):
         parts = [failures] if failures not in ("", "null") else []
     return {"failure_reason": "; ".join(parts)[:2000] or "it was stopped, or ran out of time"}

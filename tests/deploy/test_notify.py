@@ -101,6 +101,8 @@ def test_the_facts_of_a_run(tiny_job: Path, tmp_path: Path) -> None:
     [
         ('[{"displayName": "gate", "phase": "Failed", "message": "exit 2"}]', "gate: exit 2"),
         ('[{"displayName": "a", "phase": "Error"}, {"displayName": "b", "phase": "Failed"}]', "a: Error; b: Failed"),
+        (r'"[{\"displayName\": \"gate\", \"phase\": \"Failed\", \"message\": \"exit 2\"}]"', "gate: exit 2"),
+        ('"null"', "it was stopped, or ran out of time"),
         ("out of memory", "out of memory"),
         ("", "it was stopped, or ran out of time"),
         ("null", "it was stopped, or ran out of time"),

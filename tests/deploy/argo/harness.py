@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import json
+import math
 import os
 import re
 import subprocess
@@ -158,17 +159,17 @@ class Cluster:
             }
         run = _Run(self, spec)
         root = run.call(spec["entrypoint"], {}, "main")
-        failures = [node for node in root.all() if node.phase in ("Failed", "Error") and not node.children]
+        failed = [node for node in root.all() if node.phase in ("Failed", "Error")]
+        failures = [{"displayName": n.name.rpartition(".")[2], "phase": n.phase, "message": n.message} for n in failed]
         run.globals |= {
             "workflow.status": root.phase,
             "workflow.duration": "1.0",
-            "workflow.failures": json.dumps(
-                [{"displayName": n.name, "phase": n.phase, "message": n.message} for n in failures]
-            ),
+            "workflow.failures": json.dumps(json.dumps(failures or None)),  # Argo quotes its list, and has none as null
         }
+        run.deadline = math.inf  # exit handlers are exempt
         end = run.call(spec["onExit"], {}, "exit") if "onExit" in spec else None
         run.measure(spec, {})
-        phase = end.phase if end is not None and end.phase != "Succeeded" else root.phase
+        phase = end.phase if end is not None and root.phase == "Succeeded" else root.phase
         return Workflow(run.globals["workflow.uid"], phase, root, end, run.metrics)
 
 
@@ -178,6 +179,7 @@ class _Run:
         self.templates = {template["name"]: template for template in spec["templates"]}
         self.metrics: list[tuple[str, str, dict[str, str]]] = []
         self.slots = threading.Semaphore(min(cluster.pods, spec.get("parallelism", cluster.pods)))
+        self.deadline = time.monotonic() + float(spec.get("activeDeadlineSeconds", math.inf))
         self.globals: Values = {"workflow.uid": str(uuid.uuid4()), "workflow.name": "w", "workflow.namespace": "n"}
         for parameter in spec.get("arguments", {}).get("parameters", ()):
             self.globals[f"workflow.parameters.{parameter['name']}"] = parameter["value"]
@@ -304,24 +306,21 @@ class _Run:
                 phase, code, node.log = self._pod(template, values, inputs, attempt, node)
             node.phase = phase
             node.exit_codes.append(code)
-            if phase == "Succeeded" or strategy is None or attempt >= int(strategy.get("limit", 10**6)):
+            if phase == "Succeeded" or strategy is None or time.monotonic() > self.deadline:
                 return node
-            wanted = {"Always": ("Failed", "Error"), "OnFailure": ("Failed",), "OnError": ("Error",)}
-            last = {
-                "lastRetry.exitCode": code,
-                "lastRetry.status": phase,
-                "lastRetry.message": "",
-                "lastRetry.duration": "1",
-            }
-            expression = strategy.get("expression", "true")
-            if phase not in wanted[strategy.get("retryPolicy", "OnFailure")] or not evaluate(parse(expression), last):
+            left = attempt < int(strategy.get("limit", 10**6))
+            if left and "backoff" in strategy:  # as in Argo, the wait comes before the question whether to try again
+                backoff = strategy["backoff"]
+                pause = _seconds(backoff["duration"]) * float(backoff.get("factor", 1)) ** attempt
+                node.waits.append(pause)
+                time.sleep(pause * self.cluster.patience)
+            if not left or not _try_again(strategy, phase, code):
                 return node
-            backoff = strategy.get("backoff", {})
-            pause = _seconds(backoff.get("duration", "0s")) * float(backoff.get("factor", 1)) ** attempt
-            node.waits.append(pause)
-            time.sleep(pause * self.cluster.patience)
 
     def _pod(self, template: Data, values: Values, inputs: Values, attempt: int, node: Node) -> tuple[str, str, str]:
+        if time.monotonic() > self.deadline:
+            node.message = "the workflow's time is up"
+            return "Failed", "-1", ""
         fault = self.cluster.chaos(template["name"], inputs, attempt)
         if fault is not None and fault.kind == "never":
             return "Error", "-1", "the pod could not be scheduled"
@@ -356,7 +355,7 @@ class _Run:
 
     def _watched(self, process: subprocess.Popen[bytes], fault: Fault | None, seconds: float) -> int:
         """Wait for the process; kill it after its time, or when the fault says so."""
-        before, end = self._writes(), time.monotonic() + seconds
+        before, end = self._writes(), min(time.monotonic() + seconds, self.deadline)
         while process.poll() is None:
             due = fault is not None and self._writes() >= before + fault.after_writes
             if due or time.monotonic() > end:
@@ -406,6 +405,17 @@ def _substitute(text: str, values: Mapping[str, Any], now: datetime | None = Non
 def _condition(text: str) -> bool:
     node = parse(text)
     return bool(evaluate(node, {name: name for name in names(node)}))
+
+
+def _try_again(strategy: Data, phase: str, code: str) -> bool:
+    wanted = {"Always": ("Failed", "Error"), "OnFailure": ("Failed",), "OnError": ("Error",)}
+    expression = strategy.get("expression")
+    if phase not in wanted[strategy.get("retryPolicy", "Always" if expression else "OnFailure")]:
+        return False
+    last = {"exitCode": code, "status": phase, "message": "", "duration": "1"}
+    return expression is None or bool(
+        evaluate(parse(expression), {f"lastRetry.{name}": value for name, value in last.items()})
+    )
 
 
 def _needs(task: Data, tasks: Mapping[str, Data]) -> set[str]:

@@ -169,7 +169,7 @@ def test_outputs_become_arguments_and_loops(tmp_path: Path) -> None:
         ([1, 0], {"limit": 2}, "Succeeded", ["1", "0"]),
         ([1, 1, 1], {"limit": 1}, "Failed", ["1", "1"]),
         ([2, 0], {"limit": 2, "expression": "asInt(lastRetry.exitCode) != 2"}, "Failed", ["2"]),
-        ([1, 2, 0], {"limit": 2, "expression": "asInt(lastRetry.exitCode) != 2"}, "Failed", ["1", "2"]),
+        ([1, 2, 0], {"limit": 3, "expression": "asInt(lastRetry.exitCode) != 2"}, "Failed", ["1", "2"]),
         ([1, 0], {"limit": 2, "retryPolicy": "OnError"}, "Failed", ["1"]),
     ],
 )
@@ -179,7 +179,7 @@ def test_retries(tmp_path: Path, codes: list[int], strategy: dict[str, Any], pha
     work = leaf("work", script, retryStrategy={**strategy, "backoff": backoff})
     node = run(tmp_path, dag({"name": "work", "template": "work"}), work).root.find("work")
     assert (node.phase, node.exit_codes) == (phase, seen)
-    assert node.waits == [10.0, 30.0][: len(seen) - 1]
+    assert node.waits == [10.0, 30.0][: min(len(seen) - (phase == "Succeeded"), strategy["limit"])]
 
 
 @pytest.mark.parametrize(
@@ -213,8 +213,18 @@ def test_the_exit_handler_knows_how_it_ended(tmp_path: Path) -> None:
     bye = {"name": "bye", "steps": [[failed]]}
     workflow = run(tmp_path, dag({"name": "ill", "template": "bad"}), bye, onExit="bye")
     assert workflow.exit is not None
-    (failure,) = json.loads(workflow.exit.find("told").outputs["said"])
-    assert (failure["displayName"], failure["message"]) == ("main.ill", "exit code 1")
+    failures = json.loads(json.loads(workflow.exit.find("told").outputs["said"]))
+    assert [(each["displayName"], each["message"]) for each in failures] == [("main", ""), ("ill", "exit code 1")]
+
+
+def test_the_workflows_time_is_up_but_its_exit_handler_runs(tmp_path: Path) -> None:
+    slow = leaf("slow", "import time; time.sleep(60)", retryStrategy={"limit": 3})
+    tasks = [{"name": "slow", "template": "slow"}, {"name": "next", "template": "ok", "depends": "slow"}]
+    workflow = run(tmp_path, dag(*tasks), slow, activeDeadlineSeconds=1, onExit="ok")
+    assert (workflow.phase, phases(workflow)) == ("Failed", {"slow": "Failed", "next": "Omitted"})
+    assert workflow.root.find("slow").exit_codes == ["137"]
+    assert workflow.exit is not None
+    assert workflow.exit.phase == "Succeeded"
 
 
 def test_parallelism(tmp_path: Path) -> None:
