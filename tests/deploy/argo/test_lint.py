@@ -124,7 +124,6 @@ def change(data: Any, path: tuple[str | int, ...], value: Any) -> None:
 
 
 DROP, ADD = object(), object()
-ITEMS = "{{tasks.list.outputs.parameters.items}}"
 CASES: list[tuple[tuple[str | int, ...], Any, str]] = [
     # names and labels
     ((TEMPLATE, "metadata", "name"), "Bad_Name", "'Bad_Name' is no name"),
