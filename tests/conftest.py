@@ -83,6 +83,13 @@ def write_job(folder: Path, **changes: Any) -> Path:
     return folder
 
 
+@pytest.fixture(autouse=True)
+def own_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of this test's simulated clients."""
+    monkeypatch.setenv("FEDLOOM_CLIENTS", str(tmp_path / "clients"))
+    return tmp_path / "clients"
+
+
 @pytest.fixture
 def tiny_job(tmp_path: Path) -> Path:
     return write_job(tmp_path / "tiny")
@@ -103,7 +110,9 @@ def make_run(tmp_path: Path) -> Callable[..., Run]:
 def quiet_environment() -> dict[str, str]:
     """The environment of command-line tests: nothing of Prefect or fedloom leaks in from outside."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "FEDLOOM_"))}
-    return kept | {name: os.environ[name] for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS") if name in os.environ}
+    return kept | {
+        name: os.environ[name] for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS", "FEDLOOM_CLIENTS") if name in os.environ
+    }
 
 
 @pytest.fixture

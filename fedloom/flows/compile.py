@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedloom.flows.estimate import shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
+from fedloom.flows.protect import masking_recipe
 from fedloom.flows.runnable import not_runnable, own_criteria, signals_of
 from fedloom.flows.support import LOSSES, not_built
 from fedloom.specs.bundle import JobBundle
@@ -27,9 +28,11 @@ from fedloom.tasks.recipe import (
 )
 from fedloom.tasks.window_spec import WindowSpec
 
-PLAN_FORMAT = 2
+PLAN_FORMAT = 3
 DEFAULT_WINDOW = 64
 """Samples in a window when a job, such as a short one, does not say."""
+CLIENT_STAGES = ("advertise_keys", "share_keys", "mask_update", "confirm_survivors", "reveal_shares")
+"""Steps of secure aggregation at the clients, S0 to S4 of `fedloom.tasks.secure_aggregation`."""
 _THREADS = 1
 _MAX_PARAMETERS = 10**10
 _CLIENT_TIMEOUT_MINUTES = 60
@@ -66,28 +69,24 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
-    shard = Resources(cpus=recipe.threads, memory_bytes=shard_memory(recipe))
-    # The clients of a shard follow each other, and reading and training may each take a client's whole time.
-    limit = 2 * recipe.training.client_timeout_s * recipe.selection.shard_size
+    train = _train(recipe)
+    masked = () if recipe.masking is None else _masked(one)
+    last = masked[-1] if masked else train
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
-        setup=(Step("validate", (), one, retries=1), Step("initialise", ("validate",), one, retries=1)),
+        setup=(
+            Step("validate", (), one, retries=1, at_clients=bool(masked)),
+            Step("initialise", ("validate",), one, retries=1),
+        ),
         loop=Loop(
             rounds=recipe.rounds,
             steps=(
                 Step("select", (), one, retries=1),
                 Step("distribute", ("select",), one, retries=1),
-                Step(
-                    "train",
-                    ("distribute",),
-                    shard,
-                    retries=1,
-                    timeout_s=limit,
-                    fan_out=OutputRef("select", "shards"),
-                    may_be_lost=True,
-                ),
-                Step("aggregate", ("train",), one, retries=1, measures=_PARTICIPATION),
+                train,
+                *masked,
+                Step("aggregate", (last.name,), one, retries=1, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
@@ -98,10 +97,47 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     )
 
 
+def _train(recipe: Recipe) -> Step:
+    # The clients of a shard follow each other, and reading and training may each take a client's whole time.
+    limit = 2 * recipe.training.client_timeout_s * recipe.selection.shard_size
+    return Step(
+        "train",
+        ("distribute",),
+        Resources(cpus=recipe.threads, memory_bytes=shard_memory(recipe), accelerator=True),
+        retries=1,
+        timeout_s=limit,
+        fan_out=OutputRef("select", "shards"),
+        may_be_lost=True,
+        at_clients=recipe.masking is not None,
+    )
+
+
+def _masked(needs: Resources) -> tuple[Step, ...]:
+    """The stages of secure aggregation, each over the shards of clients; at last the sum is opened in pieces."""
+    stages: list[Step] = []
+    for name in CLIENT_STAGES:
+        before = stages[-1].name if stages else "train"
+        stages.append(
+            Step(
+                name,
+                (before,),
+                needs,
+                retries=1,
+                fan_out=OutputRef("select", "shards"),
+                may_be_lost=True,
+                at_clients=True,
+            )
+        )
+    pieces = OutputRef("distribute", "chunks")
+    return (*stages, Step("unmask", (stages[-1].name,), needs, retries=1, fan_out=pieces))
+
+
 def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
     job, fleet = bundle.job, bundle.fleet
     assert fleet is not None, "a job without a fleet is refused before"
     inputs = _inputs(job, bundle.contract)
+    model, selection = _model(job, inputs), _selection(job, bundle.selector)
+    quorum = job.orchestration.aggregation.min_quorum or job.orchestration.min_clients
     return Recipe(
         job_id=job.job_id,
         model_version=job.model.version,
@@ -109,14 +145,15 @@ def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
         rounds=job.training.global_training.num_rounds if rounds is None else rounds,
         fleet_digest=fleet.digest,
         threads=_THREADS,
-        model=_model(job, inputs),
+        model=model,
         inputs=inputs,
-        selection=_selection(job, bundle.selector),
+        selection=selection,
         training=_training(job),
         aggregation=AggregationRecipe(
             weights=job.orchestration.aggregation.weights,
-            quorum=job.orchestration.aggregation.min_quorum or job.orchestration.min_clients,
+            quorum=quorum,
         ),
+        masking=masking_recipe(bundle, model, inputs, selection, quorum),
         evaluation=_evaluation(job),
     )
 

@@ -11,10 +11,11 @@ from fedloom.tasks.recipe import Recipe
 
 @dataclass(frozen=True)
 class Resources:
-    """What a step needs: CPU cores, and memory in bytes (None where it cannot be known beforehand)."""
+    """What a step needs: CPU cores, memory in bytes (None where it cannot be known beforehand), and an accelerator."""
 
     cpus: int
     memory_bytes: int | None
+    accelerator: bool = False
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,7 @@ class Step:
         timeout_s: Seconds after which an instance may be stopped; None for no limit.
         fan_out: The list of shards that the step runs over, one instance each; None for a single instance.
         may_be_lost: An instance that fails for good does not end the run: the quorum judges what is missing.
+        at_clients: It does what clients do, and needs the folders that are the clients' own.
         measures: Outputs that engines with a monitoring system publish there.
     """
 
@@ -62,6 +64,7 @@ class Step:
     timeout_s: float | None = None
     fan_out: OutputRef | None = None
     may_be_lost: bool = False
+    at_clients: bool = False
     measures: tuple[Measure, ...] = ()
 
 

@@ -11,6 +11,8 @@ from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
+from fedloom.tasks.recipe import Recipe
+from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
@@ -33,9 +35,21 @@ def as_tree(plan: Plan) -> str:
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
+        *_masking(recipe),
         f"plan digest          {plan_digest(plan)}",
     ]
     return "\n".join(lines)
+
+
+def _masking(recipe: Recipe) -> list[str]:
+    rules = recipe.masking
+    if rules is None:
+        return []
+    degrees = choose(recipe.selection.target, Assumptions(rules.corrupt, rules.dropout), rules.threshold)
+    return [
+        f"secure aggregation   each client shares with {degrees.neighbours} others, {degrees.threshold} of them open a "
+        f"secret; at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+    ]
 
 
 def as_json(plan: Plan, bundle: JobBundle) -> str:
@@ -66,6 +80,12 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
     if job.orchestration.aggregation.staleness_threshold is not None:
         found.append("rounds are synchronous: no update is ever stale")
+    secure = job.privacy.secure_aggregation
+    if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
+        found.append(
+            f"for protocol {secure.protocol}, pairwise masks (SecAgg+) run: the server sees the sum alone, "
+            "without homomorphic encryption or a second party"
+        )
     if job.model.input_schema.window_size is None:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
@@ -150,7 +170,7 @@ def _label(step: Step) -> str:
 def _remarks(step: Step, shards: int) -> str:
     remarks = [f"needs {', '.join(step.needs)}"] if step.needs else []
     if step.fan_out:
-        remarks.append(f"one per shard, up to {shards}")
+        remarks.append(f"one per shard, up to {shards}" if step.fan_out.output == "shards" else "one per chunk")
     if step.may_be_lost:
         remarks.append("a lost shard is judged by the quorum")
     return f"  ({'; '.join(remarks)})" if remarks else ""

@@ -113,8 +113,17 @@ def _privacy(job: Job) -> Iterator[Finding]:
             ("privacy_config", "pseudonymisation"),
             "pseudonyms are not built yet; name clients by pseudonyms in the fleet",
         )
-    if job.privacy.secure_aggregation.enabled:
-        yield ("privacy_config", "secure_aggregation"), "secure aggregation is not built yet; set it to false"
+    secure = job.privacy.secure_aggregation
+    if secure.enabled and secure.protocol == "two_server":
+        yield (
+            ("privacy_config", "secure_aggregation", "protocol"),
+            "two_server is built as a library alone (fedloom.tasks.secure_aggregation.two_server); write pairwise",
+        )
+    if secure.enabled and job.model.architecture == "Custom":
+        yield (
+            ("privacy_config", "secure_aggregation"),
+            "masks need the number of parameters beforehand, which a custom class does not say",
+        )
 
 
 def _evaluation(job: Job) -> Iterator[Finding]:

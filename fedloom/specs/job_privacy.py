@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Count, DpMechanism, Flag, Natural, Number, Positive
+from fedloom.specs.fields import Count, DpMechanism, Flag, Natural, Number, Positive, Rate
 
 
 class DifferentialPrivacy(Section):
@@ -34,13 +34,17 @@ class SecureAggregation(Section):
     """Aggregation that shows the server only the sum."""
 
     enabled: Flag = Field(description="Whether secure aggregation is on.")
-    protocol: Literal["threshold_paillier", "MPC", "pairwise"] | None = Field(
-        None, description="Protocol; pairwise is SecAgg+ with pairwise masks."
+    protocol: Literal["threshold_paillier", "MPC", "pairwise", "two_server"] | None = Field(
+        None, description="Protocol; pairwise is SecAgg+ with pairwise masks, and runs for the first two as well."
     )
     threshold: Annotated[Count, Field(ge=2)] | None = Field(
         None, description="Fewest clients whose shares can open the sum, at least 2."
     )
     dropout_tolerance: Natural | None = Field(None, description="Clients that may be lost in the middle.")
+    assumed_corrupt: Annotated[Rate, Field(lt=1)] = Field(
+        0.05, description="Share of a cohort that may work with the server, 0 to below 1."
+    )
+    clip: Positive = Field(1.0, description="Largest absolute value of a coordinate of an update; more is cut off.")
 
 
 class PrivacySpec(Section):

@@ -2,13 +2,45 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
+import numpy as np
 import torch
 
 from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import bytes_to_tensors, read_model, write_model
 from fedloom.tasks.models import State
+from fedloom.tasks.secure_aggregation.quantise import Quantiser, ring_type
 from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place, StepResult
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """What the clients of a round gave.
+
+    Attributes:
+        total: Σ weight · delta, float64; empty when there is nothing.
+        weight: Σ weight.
+        participants: Clients in the sum.
+        dropouts: The others, with reasons.
+        samples: Windows that they trained on; None where the server may not know.
+        loss: Weighted mean of their losses; None where there is none, or the server may not know.
+        bytes_up: Bytes that they sent.
+        aborted: Why a session of secure aggregation gave no sum; None when it did.
+        session: The numbers of that session.
+    """
+
+    total: State
+    weight: float
+    participants: int
+    dropouts: list[dict[str, str]]
+    samples: int | None
+    loss: float | None
+    bytes_up: int
+    aborted: str | None = None
+    session: dict[str, int] | None = None
 
 
 def step(place: Place) -> StepResult:
@@ -20,7 +52,40 @@ def step(place: Place) -> StepResult:
     Raises:
         ConfigurationError: when a shard has neither a result nor a record of its loss.
     """
-    run, shards = place.run, cohort_shards(place)
+    run = place.run
+    model = read_model(run.store, place.result("distribute")["outputs"]["model_digest"])
+    gathered = gather(place) if run.recipe.masking is None else gather_masked(place, model)
+    enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.weight > 0
+    if enough:
+        mean = {name: tensor / gathered.weight for name, tensor in gathered.total.items()}
+        with repeatable(run.recipe.threads, 0):
+            norm: float | None = float(torch.stack([t.square().sum() for t in mean.values()]).sum().sqrt())
+        model = {name: (tensor.to(torch.float64) + mean[name]).to(tensor.dtype) for name, tensor in model.items()}
+    else:
+        norm = None
+    stored = write_model(run.store, model)
+    return StepResult(
+        {
+            "model_digest": stored.sha256,
+            "participants": gathered.participants,
+            "cohort": sum(len(clients) for clients in cohort_shards(place)),
+            "quorum": run.recipe.aggregation.quorum,
+            "quorum_met": enough,
+            "dropouts": gathered.dropouts,
+            "samples": gathered.samples,
+            "train_loss": gathered.loss,
+            "update_norm": norm,
+            "bytes_up": gathered.bytes_up,
+            "aborted": gathered.aborted,
+            "session": gathered.session,
+        },
+        {"model": stored},
+    )
+
+
+def gather(place: Place) -> Gathered:
+    """Sum the shards' sums."""
+    shards = cohort_shards(place)
     results = [place.result("train", shard=i) for i in range(len(shards))]
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
@@ -29,44 +94,58 @@ def step(place: Place) -> StepResult:
             dropouts += [{"client": client, "reason": reason} for client in clients]
         else:
             dropouts += result["outputs"]["dropouts"]
-    arrived = [(shard, result) for shard, result in enumerate(results) if result["files"]]
-
-    sent = place.result("distribute")["outputs"]["model_digest"]
-    model = read_model(run.store, sent)
-    weight = sum(result["outputs"]["weight"] for _, result in arrived)
-    participants = sum(result["outputs"]["clients"] for _, result in arrived)
-    enough = participants >= run.recipe.aggregation.quorum and weight > 0
-    if enough:
-        mean = {name: tensor / weight for name, tensor in _total(place, [shard for shard, _ in arrived]).items()}
-        with repeatable(run.recipe.threads, 0):
-            norm: float | None = float(torch.stack([t.square().sum() for t in mean.values()]).sum().sqrt())
-        model = {name: (tensor.to(torch.float64) + mean[name]).to(tensor.dtype) for name, tensor in model.items()}
-    else:
-        norm = None
-    stored = write_model(run.store, model)
-    loss = sum(r["outputs"]["weight"] * r["outputs"]["loss"] for _, r in arrived) / weight if weight else None
-    return StepResult(
-        {
-            "model_digest": stored.sha256,
-            "participants": participants,
-            "cohort": sum(len(clients) for clients in shards),
-            "quorum": run.recipe.aggregation.quorum,
-            "quorum_met": enough,
-            "dropouts": dropouts,
-            "samples": sum(result["outputs"]["samples"] for _, result in arrived),
-            "train_loss": loss,
-            "update_norm": norm,
-            "bytes_up": sum(result["outputs"]["bytes_up"] for _, result in arrived),
-        },
-        {"model": stored},
-    )
-
-
-def _total(place: Place, shards: list[int]) -> State:
-    """Sum of the shards' sums."""
+    arrived = [(shard, result["outputs"]) for shard, result in enumerate(results) if result["files"]]
+    weight = sum(outputs["weight"] for _, outputs in arrived)
     total: State = {}
-    for shard in shards:
+    for shard, _ in arrived:
         part = bytes_to_tensors(place.file("train", "update", shard), f"the update of shard {shard}")
         for name, tensor in part.items():
             total[name] = total[name] + tensor if name in total else tensor
-    return total
+    return Gathered(
+        total=total,
+        weight=weight,
+        participants=sum(outputs["clients"] for _, outputs in arrived),
+        dropouts=dropouts,
+        samples=sum(outputs["samples"] for _, outputs in arrived),
+        loss=sum(outputs["weight"] * outputs["loss"] for _, outputs in arrived) / weight if weight else None,
+        bytes_up=sum(outputs["bytes_up"] for _, outputs in arrived),
+    )
+
+
+def gather_masked(place: Place, model: State) -> Gathered:
+    """Read the sum that was opened: the server knows who is in it, and of nobody what.
+
+    Args:
+        place: The round.
+        model: The model that the clients started from; an update has its names and shapes.
+    """
+    rules, lost = session.masking(place), session.dropouts(place)
+    pieces = [place.result("unmask", i) for i in place.result("distribute")["outputs"]["chunks"]]
+    sent = sum(file["bytes"] for stage in session.STAGES for file in _files(place, stage))
+    aborted = next((p["outputs"]["aborted"] for p in pieces if p["outputs"]["aborted"]), None)
+    if aborted is not None:
+        return Gathered({}, 0.0, 0, lost, None, None, sent, aborted)
+    kind = ring_type(rules.ring_bits)
+    parts = [np.frombuffer(place.file("unmask", "sum", i), kind) for i in range(len(pieces))]
+    quantiser = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max)
+    values, weight, count = quantiser.decode(np.concatenate(parts))
+    flat = torch.from_numpy(values)
+    sizes = [tensor.numel() for _, tensor in sorted(model.items())]
+    split = zip(sorted(model.items()), torch.split(flat, sizes), strict=True)
+    total = {name: part.reshape(tensor.shape) for (name, tensor), part in split}
+    terms = session.session_terms(place)
+    numbers = {
+        "clients": len(terms.clients),
+        "neighbours": terms.neighbours,
+        "threshold": terms.threshold,
+        "survivors": terms.survivors,
+        "ring_bits": rules.ring_bits,
+        "bits": rules.bits,
+    }
+    return Gathered(total, weight, count, lost, None, None, sent, session=numbers)
+
+
+def _files(place: Place, stage: str) -> list[dict[str, int]]:
+    """Objects that the shards of a stage left."""
+    results = [place.result(stage, shard) for shard in range(len(cohort_shards(place)))]
+    return [file for result in results for file in result["files"].values()]

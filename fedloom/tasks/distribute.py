@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedloom.specs.canonical import plain
 from fedloom.tasks.client import make_order
+from fedloom.tasks.masked.unmask import chunks
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.step import Place, StepResult
 
@@ -24,7 +25,7 @@ def step(place: Place) -> StepResult:
         place.key("order.json"), plain(make_order(run.recipe, run.plan_digest, place.round, digest, size))
     )
     cohort = place.result("select")["outputs"]["cohort"]
-    return StepResult(
-        {"model_digest": digest, "model_bytes": size, "clients": cohort, "bytes_down": size * cohort},
-        {"order": order},
-    )
+    outputs = {"model_digest": digest, "model_bytes": size, "clients": cohort, "bytes_down": size * cohort}
+    if run.recipe.masking is not None:
+        outputs["chunks"] = list(range(chunks(run.recipe.masking.parameters)))
+    return StepResult(outputs, {"order": order})

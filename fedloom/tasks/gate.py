@@ -55,7 +55,7 @@ def step(place: Place) -> StepResult:
     run = place.run
     safety = [finite(place), participation(place)]
     now = progress(place)
-    stop = _stop_reason(safety, now)
+    stop = _stop_reason(place, safety, now)
     checks = safety
     key = place.key("evidence.json")
     decision: Outcome | None = None
@@ -118,6 +118,8 @@ def participation(place: Place) -> Check:
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
     words = f"{took['participants']} of {took['cohort']} clients gave an update, the quorum is {took['quorum']}"
+    if took["aborted"] is not None:
+        words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
 
 
@@ -174,7 +176,10 @@ def _bound(bound: Bound, measured: Mapping[str, Any]) -> Check:
     return Check(bound.name, "fail" if low or high else "pass", words, numbers)
 
 
-def _stop_reason(safety: list[Check], now: Progress) -> str | None:
+def _stop_reason(place: Place, safety: list[Check], now: Progress) -> str | None:
+    """Why the run ends here; after an aborted session of secure aggregation, a later round is the next attempt."""
+    if now.stop_reason is None and place.result("aggregate")["outputs"]["aborted"] is not None:
+        return None
     failed = [check.reason for check in safety if check.outcome != "pass"]
     return failed[0] if failed else now.stop_reason
 
@@ -187,6 +192,7 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "recipe_digest": digest(run.recipe),
         "fleet_digest": run.recipe.fleet_digest,
         "round": place.round,
+        "secure_aggregation": place.result("aggregate")["outputs"]["session"],
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],

@@ -116,6 +116,33 @@ class AggregationRecipe:
 
 
 @dataclass(frozen=True)
+class MaskingRecipe:
+    """How updates are added without being seen (see `fedloom.tasks.secure_aggregation`).
+
+    Attributes:
+        threshold: Shares that open a secret, where the job says; None for the search's choice.
+        corrupt: Share of a cohort that may work with the server.
+        dropout: Share of a cohort that may vanish after it has shared its secrets.
+        survivors: Fewest clients whose sum may be opened.
+        clip: Largest absolute value of a weighted update's coordinate.
+        weight_max: The largest weight of a client.
+        bits: Bits of a quantised coordinate.
+        ring_bits: 32 or 64.
+        parameters: Coordinates of an update.
+    """
+
+    threshold: int | None
+    corrupt: float
+    dropout: float
+    survivors: int
+    clip: float
+    weight_max: float
+    bits: int
+    ring_bits: int
+    parameters: int
+
+
+@dataclass(frozen=True)
 class Bound:
     """A limit on a metric: at least ``minimum`` and at most ``maximum``; named by where it stands in the spec."""
 
@@ -163,6 +190,7 @@ class Recipe:
         rounds: Rounds at most.
         fleet_digest: SHA-256 of the roster.
         threads: Threads of a step; fixed, because sums depend on how they are split.
+        masking: Secure aggregation; None for updates that the server may see.
     """
 
     job_id: str
@@ -176,4 +204,5 @@ class Recipe:
     selection: SelectionRecipe
     training: TrainingRecipe
     aggregation: AggregationRecipe
+    masking: MaskingRecipe | None
     evaluation: EvaluationRecipe

@@ -10,6 +10,8 @@ import json
 import os
 import re
 import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -74,6 +76,27 @@ class RunStore:
         except Exception as error:
             raise StoreError(f"cannot write {key} to the run store {self.url}: {_reason(error)}") from error
         return Stored(key, sha256(data), len(data))
+
+    def create(self, key: str, data: bytes) -> bool:
+        """Write an object if there is none; of several that try at once, one succeeds.
+
+        Returns:
+            Whether this call wrote it.
+
+        Raises:
+            StoreError: when the store cannot be written, or knows no such write.
+        """
+        path = self._path(key)
+        try:
+            if isinstance(self._fs, LocalFileSystem):
+                _link(path, data)
+            else:
+                self._fs.pipe_file(path, data, mode="create")
+        except Exception as error:
+            if self.exists(key):  # object stores say so in words of their own
+                return False
+            raise StoreError(f"cannot create {key} in the run store {self.url}: {_reason(error)}") from error
+        return True
 
     def write_content(self, folder: str, suffix: str, data: bytes) -> Stored:
         """Write an object under its own SHA-256, once."""
@@ -143,6 +166,19 @@ class RunStore:
 
 
 def _replace(path: str, data: bytes) -> None:
+    with _written(path, data) as temporary:
+        os.replace(temporary, path)
+
+
+def _link(path: str, data: bytes) -> None:
+    """As `_replace`, but FileExistsError where there is a file."""
+    with _written(path, data) as temporary:
+        os.link(temporary, path)
+
+
+@contextmanager
+def _written(path: str, data: bytes) -> Iterator[str]:
+    """A temporary file beside a path, on the disk; gone afterwards."""
     os.makedirs(os.path.dirname(path), exist_ok=True)
     temporary = f"{path}.{uuid.uuid4().hex}.tmp"
     try:
@@ -150,11 +186,10 @@ def _replace(path: str, data: bytes) -> None:
             file.write(data)
             file.flush()
             os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except BaseException:
+        yield temporary
+    finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
-        raise
 
 
 def _reason(error: Exception) -> str:

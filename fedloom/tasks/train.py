@@ -1,10 +1,15 @@
-"""Step "train": the clients of one shard fit the model; their updates leave as one weighted sum."""
+"""Step "train": the clients of one shard fit the model; their updates leave as one weighted sum.
+
+With secure aggregation nothing of an update leaves: it stays, quantised, in the client's own folder, and the step says
+only who is ready.
+"""
 
 from __future__ import annotations
 
 import copy
 import json
 
+import numpy as np
 import torch
 
 from fedloom.specs.canonical import restore
@@ -12,8 +17,11 @@ from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
 from fedloom.tasks.client_data import ClientDataError
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError, one_line
+from fedloom.tasks.masked.session import UPDATE, masking, own_folder, store_messages
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
+from fedloom.tasks.secure_aggregation.quantise import Quantiser
+from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.select import shard_clients
 from fedloom.tasks.step import Place, StepResult
 
@@ -34,6 +42,7 @@ def step(place: Place) -> StepResult:
 
     total: State = {}
     dropouts: list[dict[str, str]] = []
+    ready: dict[str, bytes] = {}
     samples, weight, loss, trained = 0, 0.0, 0.0, 0
     for client in clients:
         try:
@@ -41,6 +50,9 @@ def step(place: Place) -> StepResult:
             windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
             own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
             update = fit(order, client, start, windows, own_model)
+            own = client_weight(recipe.aggregation.weights, update)
+            if recipe.masking is not None:
+                keep_update(place, client, update, own)
         except RunError:
             raise
         except (ClientDataError, DropoutError) as reason:
@@ -49,10 +61,14 @@ def step(place: Place) -> StepResult:
         except (Exception, SystemExit) as error:  # whatever happens at one client is no concern of the others
             dropouts.append({"client": client, "reason": one_line(error)})
             continue
-        own = client_weight(recipe.aggregation.weights, update)
+        if recipe.masking is not None:
+            ready[client] = b""
+            continue
         add_scaled(total, update.delta, own)
         samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
         trained += 1
+    if recipe.masking is not None:
+        return StepResult({"clients": len(ready), "dropouts": dropouts}, {"messages": store_messages(place, ready)})
     return StepResult(
         {
             "clients": trained,
@@ -75,6 +91,18 @@ def read_order(place: Place) -> Order:
         StoreError: when it is damaged.
     """
     return restore(Order, json.loads(place.file("distribute", "order")))
+
+
+def keep_update(place: Place, client: str, update: ClientUpdate, weight: float) -> None:
+    """Quantise an update and put it into the client's own folder, for the step that masks it.
+
+    The rounding is drawn from the job's seed: it hides nothing, and a repeated run must round alike.
+    """
+    rules = masking(place)
+    rng = np.random.default_rng(seed_sequence(place.run.recipe.seed, "round", place.round, client))
+    flat = torch.cat([update.delta[name].flatten() for name in sorted(update.delta)]).numpy()
+    encoded = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max).encode(flat, weight, rng)
+    own_folder(place, client).save(UPDATE, encoded.tobytes())
 
 
 def client_weight(strategy: str, update: ClientUpdate) -> float:

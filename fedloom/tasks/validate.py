@@ -2,18 +2,26 @@
 
 from __future__ import annotations
 
+from fedloom.tasks.client_home import load_registry, make_keys
 from fedloom.tasks.evaluate import holdout_digest, read_holdout
+from fedloom.tasks.secure_aggregation.identity import encode_registry
 from fedloom.tasks.step import Place, StepResult
 
 
 def step(place: Place) -> StepResult:
-    """Read the holdout; that the store can be written shows when the result is.
+    """Read the holdout, and see that simulated clients have identity keys; the store can be written if this ends.
 
     Raises:
-        RunError: when the held-out data cannot be read, or have labels that are no class of the model.
+        RunError: when the clients' keys cannot be kept, or the held-out data cannot be read or have labels that are
+            no class of the model.
     """
-    recipe = place.run.recipe
+    run, recipe = place.run, place.run.recipe
+    files = {}
+    if recipe.masking is not None:
+        make_keys(run.fleet)
+        registry = encode_registry(load_registry(run.fleet.fleet_id))
+        files["registry"] = run.store.write(place.key("registry.json"), registry)
     if recipe.evaluation.holdout is None:
-        return StepResult({"windows": 0, "holdout": None})
-    windows = read_holdout(place.run, recipe)
-    return StepResult({"windows": len(windows.x), "holdout": holdout_digest(windows)})
+        return StepResult({"windows": 0, "holdout": None}, files)
+    windows = read_holdout(run, recipe)
+    return StepResult({"windows": len(windows.x), "holdout": holdout_digest(windows)}, files)

@@ -104,7 +104,7 @@ REFUSED = [
     ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
     ({"differential_privacy": True, "epsilon": 1.0, "delta": 1e-5}, "differential_privacy", "differential privacy"),
-    ({"secure_aggregation": True}, "secure_aggregation", "secure aggregation"),
+    ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
         "labels",
@@ -170,7 +170,7 @@ def test_data_that_demands_privacy_is_not_used_without_it(tiny_job: Path, privac
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        compiled(write_job(tmp_path / "job", algorithm="SCAFFOLD", secure_aggregation=True))
+        compiled(write_job(tmp_path / "job", algorithm="SCAFFOLD", client_selection="active_learning"))
     assert len(caught.value.problems) == 2
 
 

@@ -12,8 +12,10 @@ from fedloom.deploy.argo.specs_map import MOUNT
 from fedloom.deploy.argo.values import Values
 from fedloom.flows.plan import Measure, Resources, Step
 from fedloom.specs.job_orchestration import Resources as Asked
+from fedloom.tasks.client_home import CLIENTS_VARIABLE
 
 STORE_MOUNT = "/store"
+CLIENTS_MOUNT = "/clients"
 SCRATCH = "/tmp"
 OUTPUTS = f"{SCRATCH}/outputs"
 RUN_NAME = "{{workflow.uid}}"
@@ -74,8 +76,10 @@ class Pods:
         template = m.Template(
             name=self.templates[step.name],
             retry_strategy=self._retries(step.retries, lossy=step.may_be_lost),
-            container=self.container(["step", step.name, self.job], arguments, step.resources, gpu=bool(step.fan_out)),
+            container=self.container(["step", step.name, self.job], arguments, step.resources),
         )
+        if step.at_clients:
+            self._open_clients(template)
         if inputs:
             template.inputs = m.Inputs(parameters=[m.Parameter(name=name) for name in inputs])
         if outputs:
@@ -88,6 +92,16 @@ class Pods:
             template.metrics = m.Metrics(prometheus=[self._measured(step, measure) for measure in step.measures])
         return template
 
+    def _open_clients(self, template: m.Template) -> None:
+        """Give a pod the clients' own folders; no other pod sees them."""
+        container = template.container
+        assert isinstance(container, m.Container)
+        mount = m.VolumeMount(name="clients", mount_path=CLIENTS_MOUNT)
+        container.volume_mounts = [*(container.volume_mounts or []), mount]
+        container.env = [*(container.env or []), m.EnvVar(name=CLIENTS_VARIABLE, value=CLIENTS_MOUNT)]
+        claim = m.PersistentVolumeClaimVolumeSource(claim_name=self.values.clients_claim)
+        template.volumes = [m.Volume(name="clients", persistent_volume_claim=claim)]
+
     def command(self, name: str, command: str, arguments: list[str]) -> m.Template:
         """The template of another command of fedloom on the job, such as notify."""
         small = Resources(cpus=1, memory_bytes=None)
@@ -96,7 +110,7 @@ class Pods:
         container.env_from = [*(container.env_from or []), secret]
         return m.Template(name=name, retry_strategy=self._retries(1, lossy=True), container=container)
 
-    def container(self, command: list[str], arguments: list[str], needs: Resources, gpu: bool = False) -> m.Container:
+    def container(self, command: list[str], arguments: list[str], needs: Resources) -> m.Container:
         """One process of fedloom with the specs, the store and a scratch folder, and no rights."""
         values = self.values
         mounts = [m.VolumeMount(name="job", mount_path=MOUNT, read_only=True)]
@@ -108,7 +122,7 @@ class Pods:
             command=["fedloom"],
             args=[*command, "--store", self.store_url, "--name", RUN_NAME, *arguments],
             env=[m.EnvVar(name=name, value=value) for name, value in {"HOME": SCRATCH, **values.env}.items()],
-            resources=self._resources(needs, gpu and self.gpu),
+            resources=self._resources(needs, needs.accelerator and self.gpu),
             security_context=m.SecurityContext(
                 allow_privilege_escalation=False,
                 read_only_root_filesystem=True,

@@ -85,6 +85,11 @@ class Values(Section):
     )
     image_pull_secrets: tuple[DnsLabel, ...] = Field((), description="Secrets for the image's registry.")
     store: Store = Field(Store(claim="fedloom-runs"), description="The run store.")
+    clients_claim: DnsLabel = Field(
+        "fedloom-clients",
+        description="PersistentVolumeClaim with the folders of simulated clients (keys, shares), mounted at /clients "
+        "in the pods of client steps alone.",
+    )
     notify_secret: DnsLabel = Field(
         "fedloom-notify", description="Secret with FEDLOOM_NOTIFY_EMAIL and the like, for pods that notify."
     )

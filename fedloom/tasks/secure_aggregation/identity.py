@@ -147,32 +147,28 @@ def write_private(path: Path, data: bytes) -> None:
         raise
 
 
-def read_registry(path: Path) -> Registry:
-    """Read a registry that `write_registry` wrote.
+def decode_registry(data: bytes) -> Registry:
+    """Read a registry that `encode_registry` wrote.
 
     Raises:
-        IdentityError: when it is missing or no registry.
+        IdentityError: when it is none.
     """
     try:
-        data = json.loads(path.read_bytes())
+        found = json.loads(data)
         return Registry(
-            data["fleet"],
-            {client: IdentityKey(**key) for client, key in data["keys"].items()},
-            {client: tuple(IdentityKey(**key) for key in keys) for client, keys in data["retired"].items()},
+            found["fleet"],
+            {client: IdentityKey(**key) for client, key in found["keys"].items()},
+            {client: tuple(IdentityKey(**key) for key in keys) for client, keys in found["retired"].items()},
         )
-    except FileNotFoundError:
-        raise IdentityError(
-            f"there is no registry of identity keys at {path}; write it with fedloom fleet keys"
-        ) from None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise IdentityError(f"{path} is no registry of identity keys: {error}") from None
+        raise IdentityError(f"no registry of identity keys: {error}") from None
 
 
-def write_registry(path: Path, registry: Registry) -> None:
-    """Write a registry, atomically."""
+def encode_registry(registry: Registry) -> bytes:
+    """A registry as canonical JSON; it holds public keys alone."""
     keys = {client: vars(key) for client, key in registry.keys.items()}
     retired = {client: [vars(key) for key in old] for client, old in registry.retired.items()}
-    write_private(path, canonical_json({"fleet": registry.fleet, "keys": keys, "retired": retired}))
+    return canonical_json({"fleet": registry.fleet, "keys": keys, "retired": retired})
 
 
 def _signed(public: str, message: bytes, signature: bytes) -> bool:

@@ -1,4 +1,4 @@
-"""How many neighbours a client has and how many of them open its secrets, by search.
+"""How many neighbours a client has, how many of them open its secrets, and how many bits a sum has room for.
 
 The search follows Bell et al. 2020, "Secure single-server aggregation with (poly)logarithmic overhead": clients stand
 on a ring in a random order, each joined to the k/2 on both sides, and hold t-of-k shares of their neighbours' secrets.
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
-from math import comb, floor
+from math import comb, floor, log2
 
 COMPLETE_UP_TO = 64
 """Cohorts in which everyone is everyone's neighbour."""
@@ -22,6 +22,12 @@ MIN_CLIENTS = 3
 """With two, each would learn the other's update from the sum."""
 SIGMA, ETA = 40, 30
 """Bits of statistical security, and of certainty that a round does not fail."""
+
+
+RINGS = (32, 64)
+"""Bits of the rings that sums are taken in."""
+_MOST_BITS = {32: 22, 64: 32}
+_LEAST_BITS = 16
 
 
 class ParameterError(ValueError):
@@ -82,6 +88,10 @@ def choose(clients: int, assumptions: Assumptions, threshold: int | None = None)
         threshold = max(lowest, min(wanted, degree))
         while threshold > lowest and _fails(clients, dropped, degree, threshold):
             threshold -= 1
+    elif lowest <= threshold <= degree and _fails(clients, dropped, degree, threshold):
+        raise ParameterError(
+            f"a threshold of {threshold} for {clients} clients leaves no room to lose {dropped} of them"
+        )
     if not lowest <= threshold <= degree:
         raise ParameterError(
             f"a threshold of {threshold} for {clients} clients with {degree} neighbours each is "
@@ -131,3 +141,24 @@ def tail(population: int, marked: int, draws: int, at_least: int) -> float:
     top = min(marked, draws)
     ways = sum(comb(marked, i) * comb(population - marked, draws - i) for i in range(max(at_least, 0), top + 1))
     return ways / comb(population, draws)
+
+
+def fit_ring(clients: int, noise: float = 0.0) -> tuple[int, int]:
+    """The smaller ring that holds a sum, and the most bits of an element in it.
+
+    Args:
+        clients: Most clients in a sum.
+        noise: Standard deviation of noise on the sum, as a multiple of one client's largest element.
+
+    Returns:
+        Bits of the ring (32 or 64), and of an element.
+
+    Raises:
+        ParameterError: when even 64 bits cannot hold it.
+    """
+    room = clients + 2 * 12 * noise  # noise leaves twelve standard deviations with a chance below 1e-32
+    for ring in RINGS:
+        bits = min(_MOST_BITS[ring], floor(log2((1 << ring) / room + 1) - 1e-9))
+        if bits >= _LEAST_BITS:
+            return ring, bits
+    raise ParameterError(f"a ring of {RINGS[-1]} bits does not hold the sum of {clients} clients")

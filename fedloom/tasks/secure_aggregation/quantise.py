@@ -10,7 +10,6 @@ n/(2^b - 1). Sums do not wrap while n·(2^b - 1) < 2^ring.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -20,14 +19,11 @@ from fedloom.tasks.secure_aggregation.masks import Ring
 
 EXTRA = 2
 """Elements after the update: its weight and the count."""
-RINGS = (32, 64)
-_MOST_BITS = {32: 22, 64: 32}
-_LEAST_BITS = 16
 Vector = NDArray[np.float32] | NDArray[np.float64]
 
 
 class QuantisationError(ValueError):
-    """Values that cannot be a client's update, or a cohort that the ring cannot hold."""
+    """Values that cannot be a client's update."""
 
 
 @dataclass(frozen=True)
@@ -102,24 +98,3 @@ class Quantiser:
 def ring_type(bits: int) -> type[np.uint32] | type[np.uint64]:
     """The numpy type of a ring's elements."""
     return np.uint32 if bits == 32 else np.uint64
-
-
-def fit_ring(clients: int, noise: float = 0.0) -> tuple[int, int]:
-    """The smaller ring that holds a sum, and the most bits of an element in it.
-
-    Args:
-        clients: Most clients in a sum.
-        noise: Standard deviation of noise on the sum, as a multiple of one client's largest element.
-
-    Returns:
-        Bits of the ring (32 or 64), and of an element.
-
-    Raises:
-        QuantisationError: when even 64 bits cannot hold it.
-    """
-    room = clients + 2 * 12 * noise  # noise leaves twelve standard deviations with a chance below 1e-32
-    for ring in RINGS:
-        bits = min(_MOST_BITS[ring], math.floor(math.log2((1 << ring) / room + 1) - 1e-9))
-        if bits >= _LEAST_BITS:
-            return ring, bits
-    raise QuantisationError(f"a ring of {RINGS[-1]} bits does not hold the sum of {clients} clients")

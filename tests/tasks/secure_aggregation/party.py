@@ -7,21 +7,14 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from fedloom.tasks.secure_aggregation import (
-    Assumptions,
-    Client,
-    Identity,
-    IdentityKey,
-    MemoryState,
-    Registry,
-    Server,
-    Terms,
-    apply,
-    decode_vector,
-    make_terms,
-)
-from fedloom.tasks.secure_aggregation.masks import Ring
+from fedloom.tasks.secure_aggregation.client import Client
+from fedloom.tasks.secure_aggregation.identity import Identity, IdentityKey, Registry
+from fedloom.tasks.secure_aggregation.masks import Ring, apply
+from fedloom.tasks.secure_aggregation.messages import Terms, decode_vector, make_terms
+from fedloom.tasks.secure_aggregation.parameters import Assumptions
 from fedloom.tasks.secure_aggregation.quantise import ring_type
+from fedloom.tasks.secure_aggregation.server import Server
+from fedloom.tasks.secure_aggregation.state import MemoryState
 
 SINCE = "2026-01-01T00:00:00+00:00"
 

@@ -6,17 +6,8 @@ import dataclasses
 
 import pytest
 
-from fedloom.tasks.secure_aggregation import (
-    AbortError,
-    Assumptions,
-    Client,
-    Identity,
-    IdentityKey,
-    MemoryState,
-    RefusedError,
-    Server,
-    make_terms,
-)
+from fedloom.tasks.secure_aggregation.client import Client, RefusedError
+from fedloom.tasks.secure_aggregation.identity import Identity, IdentityKey
 from fedloom.tasks.secure_aggregation.messages import (
     Advert,
     MaskRequest,
@@ -25,7 +16,11 @@ from fedloom.tasks.secure_aggregation.messages import (
     SurvivorsRequest,
     Terms,
     decode,
+    make_terms,
 )
+from fedloom.tasks.secure_aggregation.parameters import Assumptions
+from fedloom.tasks.secure_aggregation.server import AbortError, Server
+from fedloom.tasks.secure_aggregation.state import MemoryState
 from tests.tasks.secure_aggregation.party import SINCE, Party
 
 
@@ -175,7 +170,7 @@ def test_expired_and_rotated_keys() -> None:
         server.take_adverts({"c001": signed_by_old})
     assert server.refused == {"c001": "'c001' signed with a key that was rotated"}
     expired = registry.rotated("c002", IdentityKey(new.public, SINCE, expires="2026-02-01T00:00:00+00:00"))
-    from fedloom.tasks.secure_aggregation import IdentityError
+    from fedloom.tasks.secure_aggregation.identity import IdentityError
 
     with pytest.raises(IdentityError, match="'c002' expired at 2026-02-01"):
         make_terms(expired, party.context, tuple(party.identities), 4, 3, 3, 32, 5)

@@ -12,17 +12,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from fedloom.tasks.secure_aggregation import (
-    Assumptions,
-    Mask,
-    ParameterError,
-    QuantisationError,
-    Quantiser,
-    apply,
-    choose,
-    fit_ring,
-)
 from fedloom.tasks.secure_aggregation.keys import ring_neighbours
+from fedloom.tasks.secure_aggregation.masks import Mask, apply
+from fedloom.tasks.secure_aggregation.parameters import Assumptions, ParameterError, choose, fit_ring
+from fedloom.tasks.secure_aggregation.quantise import QuantisationError, Quantiser
 from fedloom.tasks.secure_aggregation.shamir import PRIME, ShareError, combine, split
 
 
@@ -206,5 +199,5 @@ def test_the_ring_holds_the_sum(clients: int, expected: tuple[int, int]) -> None
 
 
 def test_too_many_clients_for_any_ring() -> None:
-    with pytest.raises(QuantisationError, match="a ring of 64 bits does not hold"):
+    with pytest.raises(ParameterError, match="a ring of 64 bits does not hold"):
         fit_ring(2**50)

@@ -7,9 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.tasks.secure_aggregation import AbortError, Assumptions, FolderState, RefusedError, choose, decode_vector
-from fedloom.tasks.secure_aggregation.client import Client
+from fedloom.tasks.secure_aggregation.client import Client, RefusedError
 from fedloom.tasks.secure_aggregation.keys import ring_neighbours
+from fedloom.tasks.secure_aggregation.messages import decode_vector
+from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
+from fedloom.tasks.secure_aggregation.server import AbortError
+from fedloom.tasks.secure_aggregation.state import FolderState
 from tests.tasks.secure_aggregation.party import Party
 
 
@@ -122,14 +125,14 @@ def test_a_late_vector_is_not_part_of_the_session() -> None:
     party.clients["c005"].mask(party.server.mask_request("c005"), party.vector("c005"))  # after the stage was closed
     party.confirm()
     party.reveal()
-    from fedloom.tasks.secure_aggregation import apply
+    from fedloom.tasks.secure_aggregation.masks import apply
 
     apply(total, party.server.masks())
     assert (total == party.plain_sum([f"c00{i}" for i in range(5)])).all()
 
 
 def test_any_range_of_coordinates_can_be_unmasked_alone() -> None:
-    from fedloom.tasks.secure_aggregation import apply
+    from fedloom.tasks.secure_aggregation.masks import apply
 
     party = Party(5, length=100_003)
     total = party.until_confirm()

@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from fedloom.tasks.secure_aggregation import AbortError, MemoryState
 from fedloom.tasks.secure_aggregation.keys import public_of
 from fedloom.tasks.secure_aggregation.messages import MessageError
+from fedloom.tasks.secure_aggregation.server import AbortError
+from fedloom.tasks.secure_aggregation.state import MemoryState
 from fedloom.tasks.secure_aggregation.two_server import FIRST, SECOND, HalfServer, split_vector
 from tests.tasks.secure_aggregation.party import Party
 

@@ -1,0 +1,73 @@
+"""How a job's promises of privacy become numbers that steps keep; what cannot be kept is refused here."""
+
+from __future__ import annotations
+
+from fedloom.specs.bundle import JobBundle
+from fedloom.specs.problems import Problem, SpecError
+from fedloom.specs.trails import Trail
+from fedloom.tasks.architectures import parameter_count
+from fedloom.tasks.recipe import MaskingRecipe, ModelRecipe, SelectionRecipe
+from fedloom.tasks.secure_aggregation.parameters import MIN_CLIENTS, Assumptions, ParameterError, choose, fit_ring
+from fedloom.tasks.window_spec import WindowSpec
+
+_SECURE: Trail = ("privacy_config", "secure_aggregation")
+_USUAL_DROPOUT = 0.05
+_SAMPLES = "data_samples"
+
+
+def masking_recipe(
+    bundle: JobBundle, model: ModelRecipe, inputs: WindowSpec, selection: SelectionRecipe, quorum: int
+) -> MaskingRecipe | None:
+    """Secure aggregation as a job asks for it; None where it does not.
+
+    Raises:
+        SpecError: when its numbers cannot be met.
+    """
+    asked = bundle.job.privacy.secure_aggregation
+    if not asked.enabled:
+        return None
+    cohort, smallest = selection.target, max(selection.minimum, MIN_CLIENTS)
+    tolerance = asked.dropout_tolerance
+    dropout = _USUAL_DROPOUT if tolerance is None else tolerance / cohort
+    if dropout >= 1:
+        raise _wrong(bundle, "dropout_tolerance", f"{tolerance} is the whole cohort of {cohort} clients")
+    if cohort < MIN_CLIENTS:
+        raise _wrong(bundle, "enabled", f"a cohort of {cohort} is too small: the sum of two tells each the other's")
+    try:
+        choose(cohort, Assumptions(asked.assumed_corrupt, dropout), asked.threshold)
+        # The smallest round must keep its secrets too, if not survive as many dropouts.
+        choose(min(smallest, cohort), Assumptions(asked.assumed_corrupt, 0.0), asked.threshold)
+    except ParameterError as error:
+        raise _wrong(bundle, "threshold" if asked.threshold else "enabled", str(error)) from error
+    weights = bundle.job.orchestration.aggregation.weights
+    try:
+        ring_bits, bits = fit_ring(cohort)
+    except ParameterError as error:
+        raise _wrong(bundle, "enabled", str(error)) from error
+    return MaskingRecipe(
+        threshold=asked.threshold,
+        corrupt=asked.assumed_corrupt,
+        dropout=dropout,
+        survivors=max(quorum, MIN_CLIENTS),
+        clip=asked.clip,
+        weight_max=1.0 if weights == "uniform" else float(_most_windows(bundle, inputs)),
+        bits=bits,
+        ring_bits=ring_bits,
+        parameters=parameter_count(model) or 0,
+    )
+
+
+def _most_windows(bundle: JobBundle, inputs: WindowSpec) -> int:
+    """A bound on the windows of any client, from the roster."""
+    assert bundle.fleet is not None
+    samples = [count for count in bundle.fleet.attributes.get(_SAMPLES, ()) if count is not None]
+    if not samples:
+        message = f"weights num_samples under masks need a bound: the fleet has no column {_SAMPLES}"
+        at: Trail = ("orchestration_config", "aggregation", "weights")
+        raise SpecError([bundle.problem("job", at, "error", message, "add it, or write weights: uniform")])
+    return max(1, int(max(samples)) // inputs.stride + 1)
+
+
+def _wrong(bundle: JobBundle, field: str, message: str) -> SpecError:
+    problem: Problem = bundle.problem("job", (*_SECURE, field), "error", message)
+    return SpecError([problem])
