@@ -19,6 +19,8 @@ import click
 
 from fedloom.cli import argo
 from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
+from fedloom.cli.fleet import fleet
+from fedloom.cli.privacy import privacy
 
 if TYPE_CHECKING:
     from fedloom.flows.result import RunResult
@@ -232,7 +234,7 @@ def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     click.echo(show_job(job_id, index, as_json))
 
 
-for _command in (argo.render, argo.lint, argo.notify):
+for _command in (argo.render, argo.lint, argo.notify, fleet, privacy):
     main.add_command(_command)
 
 
