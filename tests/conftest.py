@@ -87,6 +87,7 @@ def write_job(folder: Path, **changes: Any) -> Path:
 def own_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of this test's simulated clients."""
     monkeypatch.setenv("FEDLOOM_CLIENTS", str(tmp_path / "clients"))
+    monkeypatch.setenv("FEDLOOM_SERVER", str(tmp_path / "server"))
     return tmp_path / "clients"
 
 
@@ -111,7 +112,9 @@ def quiet_environment() -> dict[str, str]:
     """The environment of command-line tests: nothing of Prefect or fedloom leaks in from outside."""
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "FEDLOOM_"))}
     return kept | {
-        name: os.environ[name] for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS", "FEDLOOM_CLIENTS") if name in os.environ
+        name: os.environ[name]
+        for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS", "FEDLOOM_CLIENTS", "FEDLOOM_SERVER")
+        if name in os.environ
     }
 
 

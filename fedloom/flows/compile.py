@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedloom.flows.budget import privacy_recipe
 from fedloom.flows.estimate import shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.protect import masking_recipe
@@ -108,7 +109,7 @@ def _train(recipe: Recipe) -> Step:
         timeout_s=limit,
         fan_out=OutputRef("select", "shards"),
         may_be_lost=True,
-        at_clients=recipe.masking is not None,
+        at_clients=recipe.masking is not None or recipe.privacy is not None,
     )
 
 
@@ -138,22 +139,26 @@ def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
     inputs = _inputs(job, bundle.contract)
     model, selection = _model(job, inputs), _selection(job, bundle.selector)
     quorum = job.orchestration.aggregation.min_quorum or job.orchestration.min_clients
+    training = _training(job)
+    masking = masking_recipe(bundle, model, inputs, selection, quorum)
+    total = job.training.global_training.num_rounds if rounds is None else rounds
     return Recipe(
         job_id=job.job_id,
         model_version=job.model.version,
         seed=job.training.seed if seed is None else seed,
-        rounds=job.training.global_training.num_rounds if rounds is None else rounds,
+        rounds=total,
         fleet_digest=fleet.digest,
         threads=_THREADS,
         model=model,
         inputs=inputs,
         selection=selection,
-        training=_training(job),
+        training=training,
         aggregation=AggregationRecipe(
             weights=job.orchestration.aggregation.weights,
             quorum=quorum,
         ),
-        masking=masking_recipe(bundle, model, inputs, selection, quorum),
+        masking=masking,
+        privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
         evaluation=_evaluation(job),
     )
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import floor, sqrt
+
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import Problem, SpecError
 from fedloom.specs.trails import Trail
@@ -41,7 +43,7 @@ def masking_recipe(
         raise _wrong(bundle, "threshold" if asked.threshold else "enabled", str(error)) from error
     weights = bundle.job.orchestration.aggregation.weights
     try:
-        ring_bits, bits = fit_ring(cohort)
+        ring_bits, bits = fit_ring(_most(bundle, selection), _noise(bundle, cohort, max(quorum, MIN_CLIENTS)))
     except ParameterError as error:
         raise _wrong(bundle, "enabled", str(error)) from error
     return MaskingRecipe(
@@ -49,7 +51,7 @@ def masking_recipe(
         corrupt=asked.assumed_corrupt,
         dropout=dropout,
         survivors=max(quorum, MIN_CLIENTS),
-        clip=asked.clip,
+        clip=_clip(bundle),
         weight_max=1.0 if weights == "uniform" else float(_most_windows(bundle, inputs)),
         bits=bits,
         ring_bits=ring_bits,
@@ -66,6 +68,30 @@ def _most_windows(bundle: JobBundle, inputs: WindowSpec) -> int:
         at: Trail = ("orchestration_config", "aggregation", "weights")
         raise SpecError([bundle.problem("job", at, "error", message, "add it, or write weights: uniform")])
     return max(1, int(max(samples)) // inputs.stride + 1)
+
+
+def _most(bundle: JobBundle, selection: SelectionRecipe) -> int:
+    """Most clients of a round: with Poisson sampling, the whole fleet."""
+    assert bundle.fleet is not None
+    return len(bundle.fleet.clients) if selection.algorithm == "poisson" else selection.target
+
+
+def _clip(bundle: JobBundle) -> float:
+    """The largest coordinate: an update that is clipped as a whole has none above its norm."""
+    private = bundle.job.privacy.differential_privacy
+    norm = private.max_grad_norm or private.sensitivity
+    if private.enabled and private.mechanism == "DP-FedAvg" and norm is not None:
+        return norm
+    return bundle.job.privacy.secure_aggregation.clip
+
+
+def _noise(bundle: JobBundle, clients: int, survivors: int) -> float:
+    """Standard deviation of the clients' noise on a full sum, as a multiple of the largest coordinate."""
+    private = bundle.job.privacy.differential_privacy
+    if not private.enabled or private.mechanism != "DP-FedAvg":
+        return 0.0
+    corrupt = bundle.job.privacy.secure_aggregation.assumed_corrupt
+    return (private.noise_multiplier or 10.0) * sqrt(clients / max(1, survivors - floor(corrupt * survivors + 1e-9)))
 
 
 def _wrong(bundle: JobBundle, field: str, message: str) -> SpecError:

@@ -24,6 +24,7 @@ class RunResult:
         metrics: Held-out metrics of that model.
         undefined: Why the others have no value.
         gate: decision, reason to stop, whether it was promoted, and the checks.
+        privacy: What the rounds cost in differential privacy, and for whom; None where the job asks for none.
         participation: Clients asked and clients that gave an update, over all rounds.
         store: URL of the run store.
     """
@@ -35,6 +36,7 @@ class RunResult:
     metrics: dict[str, float]
     undefined: dict[str, str]
     gate: dict[str, Any]
+    privacy: dict[str, Any] | None
     participation: dict[str, int]
     store: str
 
@@ -66,6 +68,7 @@ def as_text(result: RunResult, bundle: JobBundle) -> str:
         f"rounds   {result.rounds} ({gate['stop_reason']})",
         f"clients  {result.participation['updates']} updates of {result.participation['asked']} asked for",
         f"metrics  {metrics}",
+        *([] if result.privacy is None else [f"privacy  {result.privacy['statement']}"]),
         f"gate     {gate['decision']}: {fate}",
         *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
         *([] if gate["promoted"] else [f"again    {_AGAIN}"]),

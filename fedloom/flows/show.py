@@ -36,6 +36,7 @@ def as_tree(plan: Plan) -> str:
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
         *_masking(recipe),
+        *_privacy(recipe),
         f"plan digest          {plan_digest(plan)}",
     ]
     return "\n".join(lines)
@@ -52,12 +53,40 @@ def _masking(recipe: Recipe) -> list[str]:
     ]
 
 
+def _privacy(recipe: Recipe) -> list[str]:
+    privacy = recipe.privacy
+    if privacy is None:
+        return []
+    who = "one window of a client's data" if privacy.unit == "record" else "one client with all its data"
+    how = {"poisson": f"Poisson sampling at {privacy.rate:.4g}", "all": "no amplification by sampling"}
+    drawn = how.get(privacy.sampling, f"{privacy.drawn} of {privacy.population} clients")
+    costs = epsilons(recipe)
+    shown = [costs[i] for i in sorted({0, len(costs) // 4, len(costs) // 2, len(costs) - 1})]
+    return [
+        f"privacy of           {who}: noise {privacy.noise_multiplier:g} × clip {privacy.clip:g}, "
+        f"{privacy.steps_per_round} noisy sums a round, {drawn}",
+        f"epsilon at {privacy.delta:<9g} " + ", ".join(f"{cost:.3g} after round {number}" for number, cost in shown),
+    ]
+
+
+def epsilons(recipe: Recipe) -> tuple[tuple[int, float], ...]:
+    """Round and epsilon so far, of each round, or of 50 where there are more."""
+    from fedloom.tasks.privacy.accounting import epsilon_by_round
+    from fedloom.tasks.privacy.mechanism import mechanism_of
+
+    if recipe.privacy is None:
+        return ()
+    mechanism = mechanism_of(recipe.privacy, recipe.masking)
+    return epsilon_by_round(mechanism, recipe.rounds, recipe.privacy.delta, "rdp")
+
+
 def as_json(plan: Plan, bundle: JobBundle) -> str:
     """The plan, its digest, the estimates and the notes as JSON."""
     shown = {
         "digest": plan_digest(plan),
         "plan": plain(plan),
         "estimate": asdict(estimate(plan.recipe)),
+        "epsilon_by_round": [{"round": number, "epsilon": cost} for number, cost in epsilons(plan.recipe)],
         "notes": notes(bundle),
     }
     return json.dumps(shown, indent=2, ensure_ascii=False)
@@ -99,8 +128,8 @@ def _contract_notes(bundle: JobBundle) -> list[str]:
     if contract is None:
         return found
     ranges = any(signal.min is not None or signal.max is not None for signal in contract.schema_.signals)
-    if ranges or contract.constraints or contract.privacy or contract.slas:
-        found.append("the contract's ranges, constraints, privacy and service levels are not enforced by a run")
+    if ranges or contract.constraints or contract.slas:
+        found.append("the contract's ranges, constraints and service levels are not enforced by a run")
     if contract.contract_metadata.status in ("deprecated", "retired"):
         found.append(f"the contract is {contract.contract_metadata.status}, and used all the same")
     return found

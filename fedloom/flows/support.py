@@ -16,7 +16,7 @@ Finding = tuple[Trail, str]
 
 ARCHITECTURES = (*DEFAULTS, "Custom")
 ALGORITHMS = ("FedAvg", "FedProx")
-SELECTIONS = ("random", "importance_sampling")
+SELECTIONS = ("random", "importance_sampling", "poisson")
 WEIGHTS = ("num_samples", "uniform")
 LOSSES = {
     "binary_classification": ("BCEWithLogitsLoss",),
@@ -33,13 +33,6 @@ def not_built(bundle: JobBundle) -> list[Problem]:
         found += [
             bundle.problem("selector", trail, "not built", message) for trail, message in _selector(bundle.selector)
         ]
-    privacy = bundle.contract.privacy if bundle.contract is not None else None
-    if privacy is not None and privacy.differential_privacy is not None and privacy.differential_privacy.enabled:
-        message = "the data demands differential privacy, which is not built yet"
-        found.append(bundle.problem("contract", ("privacy", "differential_privacy"), "not built", message))
-    if privacy is not None and privacy.dp_policy_file is not None:
-        message = "the data has a policy of differential privacy, which is not built yet"
-        found.append(bundle.problem("contract", ("privacy", "dp_policy_file"), "not built", message))
     return found
 
 
@@ -106,8 +99,6 @@ def _clients(job: Job) -> Iterator[Finding]:
 
 
 def _privacy(job: Job) -> Iterator[Finding]:
-    if job.privacy.differential_privacy.enabled:
-        yield ("privacy_config", "differential_privacy"), "differential privacy is not built yet; set it to false"
     if job.privacy.pseudonymisation is not None:
         yield (
             ("privacy_config", "pseudonymisation"),

@@ -68,6 +68,9 @@ def _restore(kind: Any, data: Any) -> Any:
     if is_dataclass(kind) and isinstance(kind, type):
         hints = get_type_hints(kind)
         return kind(**{name: _restore(hints[name], value) for name, value in data.items()})
+    if isinstance(data, dict):
+        made = next((option for option in get_args(kind) if is_dataclass(option)), None)
+        return data if made is None else _restore(made, data)
     if isinstance(data, list):
         inner = next((option for option in (kind, *get_args(kind)) if get_origin(option) is tuple), tuple[Any, ...])
         types = get_args(inner)

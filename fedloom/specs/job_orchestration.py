@@ -8,7 +8,7 @@ from fedloom.specs.base import Section
 from fedloom.specs.fields import ClockTimeUtc, Count, Flag, Name, Natural, NotNegative, Positive, Rate, Weekday
 
 ScheduleType = Literal["weekly", "bi_weekly", "on_demand", "cron"]
-SelectionAlgorithm = Literal["random", "importance_sampling", "active_learning"]
+SelectionAlgorithm = Literal["random", "importance_sampling", "active_learning", "poisson"]
 
 
 class JobSchedule(Section):

@@ -27,6 +27,11 @@ class DifferentialPrivacy(Section):
     max_grad_norm: Annotated[Number, Field(ge=0.1)] | None = Field(
         None, description="Norm to which gradients or updates are clipped, at least 0.1."
     )
+    sampling_rate: Annotated[Rate, Field(gt=0)] | None = Field(
+        None,
+        description="DP-SGD: probability that a record is in a batch, the same at every client; "
+        "batch_size over the smallest client's windows if not given.",
+    )
     sensitivity: Positive | None = Field(None, description="Bound on the L2 norm of one client's contribution.")
 
 

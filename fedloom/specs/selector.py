@@ -96,7 +96,7 @@ class EligibilityCriteria(Section):
 class SelectionAlgorithm(Section):
     """How the cohort of a round is drawn from the eligible clients."""
 
-    algorithm: Literal["random", "importance_sampling", "active_learning", "weighted_random"] = Field(
+    algorithm: Literal["random", "importance_sampling", "active_learning", "weighted_random", "poisson"] = Field(
         description="How clients are drawn."
     )
     num_clients: Count = Field(description="Clients aimed at in each round.")

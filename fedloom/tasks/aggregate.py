@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
 
+from fedloom.specs.canonical import sha256
+from fedloom.tasks.client_home import server_folder
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.masked import session
-from fedloom.tasks.model_store import bytes_to_tensors, read_model, write_model
+from fedloom.tasks.model_store import bytes_to_tensors, read_model, tensors_to_bytes, write_model
 from fedloom.tasks.models import State
+from fedloom.tasks.privacy.mechanism import spent
+from fedloom.tasks.privacy.noise import noise_source, own_secret
 from fedloom.tasks.secure_aggregation.quantise import Quantiser, ring_type
 from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place, StepResult
@@ -54,10 +59,11 @@ def step(place: Place) -> StepResult:
     """
     run = place.run
     model = read_model(run.store, place.result("distribute")["outputs"]["model_digest"])
+    privacy = run.recipe.privacy
     gathered = gather(place) if run.recipe.masking is None else gather_masked(place, model)
     enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.weight > 0
     if enough:
-        mean = {name: tensor / gathered.weight for name, tensor in gathered.total.items()}
+        mean = mean_update(place, gathered)
         with repeatable(run.recipe.threads, 0):
             norm: float | None = float(torch.stack([t.square().sum() for t in mean.values()]).sum().sqrt())
         model = {name: (tensor.to(torch.float64) + mean[name]).to(tensor.dtype) for name, tensor in model.items()}
@@ -77,10 +83,34 @@ def step(place: Place) -> StepResult:
             "update_norm": norm,
             "bytes_up": gathered.bytes_up,
             "aborted": gathered.aborted,
+            "epsilon": None if privacy is None else spent(privacy, run.recipe.masking, place.round),
             "session": gathered.session,
         },
         {"model": stored},
     )
+
+
+def mean_update(place: Place, gathered: Gathered) -> State:
+    """The weighted mean; with privacy of clients, the noisy sum over the number of clients that were expected.
+
+    That number is fixed: dividing by how many came would tell whether one did. Under masks the sum has its noise
+    already (McMahan et al. 2018, "Learning differentially private recurrent language models").
+    """
+    recipe, total = place.run.recipe, gathered.total
+    privacy = recipe.privacy
+    if privacy is None or privacy.unit == "record":
+        return {name: tensor / gathered.weight for name, tensor in total.items()}
+    if recipe.masking is None:
+        secret, sum_of = own_secret(server_folder()), sha256(tensors_to_bytes(total))
+        rng = noise_source(secret, "aggregate", place.run.run_id, place.round, sum_of)
+        scale = privacy.noise_multiplier * privacy.clip
+        total = {name: tensor + noise_like(tensor, scale, rng) for name, tensor in sorted(total.items())}
+    return {name: tensor / recipe.selection.target for name, tensor in total.items()}
+
+
+def noise_like(tensor: torch.Tensor, scale: float, rng: np.random.Generator) -> torch.Tensor:
+    """Gaussian noise of a tensor's shape, float64."""
+    return torch.from_numpy(rng.normal(0.0, scale, tuple(tensor.shape)))
 
 
 def gather(place: Place) -> Gathered:
@@ -107,7 +137,7 @@ def gather(place: Place) -> Gathered:
         participants=sum(outputs["clients"] for _, outputs in arrived),
         dropouts=dropouts,
         samples=sum(outputs["samples"] for _, outputs in arrived),
-        loss=sum(outputs["weight"] * outputs["loss"] for _, outputs in arrived) / weight if weight else None,
+        loss=_mean_loss([outputs for _, outputs in arrived]),
         bytes_up=sum(outputs["bytes_up"] for _, outputs in arrived),
     )
 
@@ -143,6 +173,12 @@ def gather_masked(place: Place, model: State) -> Gathered:
         "bits": rules.bits,
     }
     return Gathered(total, weight, count, lost, None, None, sent, session=numbers)
+
+
+def _mean_loss(outputs: list[dict[str, Any]]) -> float | None:
+    known = [(shard["weight"], shard["loss"]) for shard in outputs if shard["loss"] is not None]
+    weight = sum(own for own, _ in known)
+    return sum(own * loss for own, loss in known) / weight if weight else None
 
 
 def _files(place: Place, stage: str) -> list[dict[str, int]]:

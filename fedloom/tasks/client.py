@@ -10,6 +10,7 @@ import math
 import time
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -18,7 +19,8 @@ from fedloom.tasks.client_data import Windows
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State, float_state, load_state, loss_function, optimizer
-from fedloom.tasks.recipe import ModelRecipe, Recipe, TrainingRecipe
+from fedloom.tasks.privacy.dp_sgd import DpSgd, poisson_batches, private_gradient, sample_losses
+from fedloom.tasks.recipe import ModelRecipe, PrivacyRecipe, Recipe, TrainingRecipe
 from fedloom.tasks.seeds import torch_seed
 from fedloom.tasks.window_spec import WindowSpec
 
@@ -49,6 +51,7 @@ class Order:
     model: ModelRecipe
     inputs: WindowSpec
     training: TrainingRecipe
+    privacy: PrivacyRecipe | None
 
 
 @dataclass(frozen=True)
@@ -78,6 +81,7 @@ def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, 
         model=recipe.model,
         inputs=recipe.inputs,
         training=recipe.training,
+        privacy=recipe.privacy,
     )
 
 
@@ -92,7 +96,14 @@ def receive(order: Order, data: bytes) -> State:
     return bytes_to_tensors(data, "the received model")
 
 
-def fit(order: Order, client: str, start: State, windows: Windows, model: nn.Module) -> ClientUpdate:
+def fit(
+    order: Order,
+    client: str,
+    start: State,
+    windows: Windows,
+    model: nn.Module,
+    noise: np.random.Generator | None = None,
+) -> ClientUpdate:
     """Train on the client's windows, from the received parameters.
 
     FedAvg runs plain local epochs (McMahan et al. 2017, "Communication-efficient learning of deep networks from
@@ -105,6 +116,7 @@ def fit(order: Order, client: str, start: State, windows: Windows, model: nn.Mod
         start: The received parameters.
         windows: The client's data.
         model: A network of the order's architecture; its parameters are overwritten.
+        noise: Draws batches and noise where the order asks for privacy of records; nobody else may know its state.
 
     Raises:
         DropoutError: when it takes too long, or its update is not finite.
@@ -114,12 +126,56 @@ def fit(order: Order, client: str, start: State, windows: Windows, model: nn.Mod
         deadline = time.monotonic() + order.training.client_timeout_s
         load_state(model, start)
         model.train()
-        loss = _epochs(order, windows, model, start, deadline)
+        if order.privacy is not None and order.privacy.unit == "record":
+            assert noise is not None, "privacy of records needs noise"
+            loss = _private_steps(order, order.privacy, windows, model, start, deadline, noise)
+        else:
+            loss = _epochs(order, windows, model, start, deadline)
         after = float_state(model)
     delta = {name: after[name] - start[name] for name in start}
+    if order.privacy is not None and order.privacy.unit == "client":
+        delta = clipped(delta, order.privacy.clip)
     if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
         raise DropoutError("training diverged: the update is not finite")
     return ClientUpdate(delta, len(windows.x), loss)
+
+
+def clipped(delta: State, norm: float) -> State:
+    """An update, scaled down to an L2 norm over all its tensors where it is longer."""
+    length = float(torch.stack([tensor.double().square().sum() for tensor in delta.values()]).sum().sqrt())
+    if not length > norm:
+        return delta
+    return {name: tensor * (norm / length) for name, tensor in delta.items()}
+
+
+def _private_steps(
+    order: Order,
+    privacy: PrivacyRecipe,
+    windows: Windows,
+    model: nn.Module,
+    start: State,
+    deadline: float,
+    noise: np.random.Generator,
+) -> float:
+    """DP-SGD's steps; the gradient's noise covers whatever the optimiser makes of it."""
+    training = order.training
+    x = torch.from_numpy(windows.x)
+    y = _targets(order, windows, x)
+    optimise = optimizer(training, model)
+    measure = sample_losses(training)
+    settings = DpSgd(privacy.noise_multiplier, privacy.clip, privacy.rate, privacy.steps_per_round)
+    total, seen = 0.0, 0
+    for rows in poisson_batches(len(x), privacy.rate, privacy.steps_per_round, noise):
+        if time.monotonic() > deadline:
+            raise DropoutError(f"late: training took more than {training.client_timeout_s:g} s")
+        batch = torch.from_numpy(rows)
+        total += private_gradient(model, measure, x[batch], y[batch], settings, privacy.rate * len(x), noise)
+        seen += len(rows)
+        for name, parameter in model.named_parameters():
+            if training.proximal and parameter.grad is not None:
+                parameter.grad.add_(parameter.detach() - start[name], alpha=training.proximal)
+        optimise.step()
+    return total / max(seen, 1)
 
 
 def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, deadline: float) -> float:

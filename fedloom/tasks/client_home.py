@@ -27,6 +27,7 @@ from fedloom.tasks.secure_aggregation.identity import (
 )
 
 CLIENTS_VARIABLE = "FEDLOOM_CLIENTS"
+SERVER_VARIABLE = "FEDLOOM_SERVER"
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -36,13 +37,26 @@ def clients_root() -> Path:
     Raises:
         ConfigurationError: when there is no home folder and the variable is not set.
     """
-    if own := os.environ.get(CLIENTS_VARIABLE):
+    return _root(CLIENTS_VARIABLE, "clients")
+
+
+def server_folder() -> Path:
+    """The server's own folder (keys and secrets of noise): FEDLOOM_SERVER, or the platform's convention.
+
+    Raises:
+        ConfigurationError: when there is no home folder and the variable is not set.
+    """
+    return _root(SERVER_VARIABLE, "server")
+
+
+def _root(variable: str, name: str) -> Path:
+    if own := os.environ.get(variable):
         return Path(own).expanduser().absolute()
     shared = Path(os.environ.get("XDG_DATA_HOME", ""))
     try:
-        return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "fedloom" / "clients"
+        return (shared if shared.is_absolute() else Path.home() / ".local" / "share") / "fedloom" / name
     except RuntimeError as error:
-        raise ConfigurationError(f"no home folder for the clients' keys; set {CLIENTS_VARIABLE}") from error
+        raise ConfigurationError(f"no home folder for keys; set {variable}") from error
 
 
 def fleet_folder(fleet_id: str) -> Path:

@@ -47,7 +47,7 @@ class SelectionRecipe:
     """Who may take part, how many, and how they are drawn.
 
     Attributes:
-        algorithm: "random" or "importance_sampling".
+        algorithm: "random", "importance_sampling" or "poisson" (each client on its own, with the same probability).
         target: Clients wanted in a cohort.
         minimum: Clients below which a round cannot start.
         criteria: What an eligible client meets.
@@ -143,6 +143,35 @@ class MaskingRecipe:
 
 
 @dataclass(frozen=True)
+class PrivacyRecipe:
+    """Differential privacy: the noise, and what it was accounted with.
+
+    Attributes:
+        unit: Whom it protects: "record" (a window of a client's data) or "client" (all that a client has).
+        noise_multiplier: Standard deviation of the noise over the clipping norm.
+        clip: L2 norm to which a gradient (record) or an update (client) is clipped.
+        sampling: How units get into a noisy sum: "poisson", "without_replacement" or "all".
+        rate: Probability of a unit to be in a sum.
+        population: Clients that are drawn from, for sampling without replacement.
+        drawn: Clients that are drawn.
+        steps_per_round: Noisy sums in a round.
+        delta: Of (epsilon, delta).
+        epsilon: What all rounds together cost.
+    """
+
+    unit: str
+    noise_multiplier: float
+    clip: float
+    sampling: str
+    rate: float
+    population: int
+    drawn: int
+    steps_per_round: int
+    delta: float
+    epsilon: float
+
+
+@dataclass(frozen=True)
 class Bound:
     """A limit on a metric: at least ``minimum`` and at most ``maximum``; named by where it stands in the spec."""
 
@@ -191,6 +220,7 @@ class Recipe:
         fleet_digest: SHA-256 of the roster.
         threads: Threads of a step; fixed, because sums depend on how they are split.
         masking: Secure aggregation; None for updates that the server may see.
+        privacy: Differential privacy; None for none.
     """
 
     job_id: str
@@ -205,4 +235,5 @@ class Recipe:
     training: TrainingRecipe
     aggregation: AggregationRecipe
     masking: MaskingRecipe | None
+    privacy: PrivacyRecipe | None
     evaluation: EvaluationRecipe

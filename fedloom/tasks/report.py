@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run, StepResult
 
@@ -71,6 +72,7 @@ def summarise(last: Place) -> dict[str, Any]:
             "checks": outputs["checks"],
             "evidence": gate["files"]["evidence"]["key"],
         },
+        "privacy": _privacy(last.run.recipe, end),
         "participation": {
             "asked": sum(line["cohort"] for line in lines),
             "updates": sum(line["participants"] for line in lines),
@@ -78,9 +80,25 @@ def summarise(last: Place) -> dict[str, Any]:
     }
 
 
+def _privacy(recipe: Recipe, end: dict[str, Any]) -> dict[str, Any] | None:
+    """What the rounds cost, and for whom."""
+    privacy = recipe.privacy
+    if privacy is None:
+        return None
+    unit = "one window of a client's data" if privacy.unit == "record" else "all data of one client"
+    return {
+        "unit": privacy.unit,
+        "epsilon": end["epsilon"],
+        "delta": privacy.delta,
+        "noise_multiplier": privacy.noise_multiplier,
+        "clip": privacy.clip,
+        "statement": f"(ε, δ) = ({end['epsilon']:.3g}, {privacy.delta:g}) for {unit}, after {end['round']} rounds.",
+    }
+
+
 def as_markdown(last: Place, summary: dict[str, Any]) -> str:
     """The end of a run and its rounds as a page."""
-    gate, names = summary["gate"], list(summary["metrics"])
+    gate, names, privacy = summary["gate"], list(summary["metrics"]), summary["privacy"]
     lines = [
         f"# Run {summary['run_id']}",
         "",
@@ -89,7 +107,8 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
         "",
         *_table(["check", "outcome", "reason"], [[c["name"], c["outcome"], c["reason"]] for c in gate["checks"]]),
         "",
-        *_table(["round", "clients", "loss", *names], [_row(line, names) for line in progress(last).lines]),
+        *_table(["round", "clients", "loss", "epsilon", *names], [_row(line, names) for line in progress(last).lines]),
+        *([] if privacy is None else ["", privacy["statement"]]),
         "",
         f"- model `{summary['model_digest']}`",
         f"- plan `{summary['plan_digest']}`",
@@ -99,7 +118,7 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
 
 
 def _row(line: dict[str, Any], names: list[str]) -> list[str]:
-    numbers = [line["train_loss"], *(line["metrics"].get(name) for name in names)]
+    numbers = [line["train_loss"], line["epsilon"], *(line["metrics"].get(name) for name in names)]
     shown = ["–" if number is None else f"{number:.4f}" for number in numbers]
     return [str(line["round"]), f"{line['participants']}/{line['cohort']}", *shown]
 

@@ -13,7 +13,7 @@ from fedloom.tasks.step import Place
 from fedloom.tasks.store import Stored
 
 _FIELDS = frozenset(
-    {"round", "cohort", "participants", "dropouts", "train_loss", "model_digest", "metrics", "undefined"}
+    {"round", "cohort", "participants", "dropouts", "train_loss", "epsilon", "model_digest", "metrics", "undefined"}
 )
 
 
@@ -101,6 +101,7 @@ def round_line(place: Place) -> dict[str, Any]:
         "samples": took["samples"],
         "train_loss": took["train_loss"],
         "update_norm": took["update_norm"],
+        "epsilon": took["epsilon"],
         "model_digest": took["model_digest"],
         "metrics": measured["metrics"],
         "undefined": measured["undefined"],

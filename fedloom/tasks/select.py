@@ -28,10 +28,13 @@ def step(place: Place) -> StepResult:
     run, wanted = place.run, place.run.recipe.selection
     reasons = ineligibility(run.fleet, wanted)
     eligible = np.array([not reason for reason in reasons], dtype=bool)
-    rng = np.random.default_rng(seed_sequence(run.recipe.seed, "select", place.round))
-    chosen = draw(weights(run.fleet, wanted), eligible, wanted.target, rng)
+    rng = _luck(place)
+    if wanted.algorithm == "poisson":
+        chosen = draw_each(weights(run.fleet, wanted), eligible, wanted.target, rng)
+    else:
+        chosen = draw(weights(run.fleet, wanted), eligible, wanted.target, rng)
     cohort = [client for client, drawn in zip(run.fleet.clients, chosen, strict=True) if drawn]
-    shards = split(cohort, wanted.shard_size)
+    shards = split(cohort, wanted.shard_size) or [[]]  # an engine cannot wait for no shards at all
     decision = place.run.store.write_json(
         place.key("decision.json"),
         {
@@ -126,6 +129,32 @@ def draw(weight: NDArray[np.float64], eligible: Mask, target: int, rng: np.rando
     chosen = np.zeros(len(weight), dtype=bool)
     chosen[order[:target]] = True
     return chosen
+
+
+def draw_each(weight: NDArray[np.float64], eligible: Mask, target: int, rng: np.random.Generator) -> Mask:
+    """Draw each eligible client on its own, so that `target` are drawn on average (Poisson sampling).
+
+    Args:
+        weight: Shape [clients], factors on the common probability (1, or less for the grey).
+        eligible: Shape [clients].
+        target: Clients wanted on average.
+        rng: One number is drawn for every client of the fleet.
+    """
+    rate = min(1.0, target / max(int(eligible.sum()), 1))
+    drawn: Mask = eligible & (rng.random(len(weight)) < rate * weight)
+    return drawn
+
+
+def _luck(place: Place) -> np.random.Generator:
+    """Where draws come from: the job's seed, or the server's secret where privacy counts on nobody knowing them."""
+    run = place.run
+    privacy = run.recipe.privacy
+    if privacy is None or privacy.unit == "record" or privacy.sampling == "all":
+        return np.random.default_rng(seed_sequence(run.recipe.seed, "select", place.round))
+    from fedloom.tasks.client_home import server_folder
+    from fedloom.tasks.privacy.noise import noise_source, own_secret
+
+    return noise_source(own_secret(server_folder()), "select", run.run_id, place.round, run.recipe.fleet_digest)
 
 
 def split(cohort: list[str], size: int) -> list[list[str]]:

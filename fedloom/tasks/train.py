@@ -12,14 +12,17 @@ import json
 import numpy as np
 import torch
 
-from fedloom.specs.canonical import restore
+from fedloom.specs.canonical import restore, sha256
 from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
-from fedloom.tasks.client_data import ClientDataError
+from fedloom.tasks.client_data import ClientDataError, Windows
+from fedloom.tasks.client_home import client_folder
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError, one_line
 from fedloom.tasks.masked.session import UPDATE, masking, own_folder, store_messages
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
+from fedloom.tasks.privacy.mechanism import own_variance
+from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
 from fedloom.tasks.secure_aggregation.quantise import Quantiser
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.select import shard_clients
@@ -49,10 +52,10 @@ def step(place: Place) -> StepResult:
             limit = order.training.client_timeout_s
             windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
             own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
-            update = fit(order, client, start, windows, own_model)
+            update = fit(order, client, start, windows, own_model, own_noise(place, order, client, windows, "train"))
             own = client_weight(recipe.aggregation.weights, update)
             if recipe.masking is not None:
-                keep_update(place, client, update, own)
+                keep_update(place, client, update, own, own_noise(place, order, client, windows, "sum"))
         except RunError:
             raise
         except (ClientDataError, DropoutError) as reason:
@@ -75,7 +78,8 @@ def step(place: Place) -> StepResult:
             "dropouts": dropouts,
             "samples": samples,
             "weight": weight,
-            "loss": loss / weight if weight else None,
+            # Losses have no noise: where privacy is promised, nobody sees them.
+            "loss": loss / weight if weight and recipe.privacy is None else None,
             "bytes_up": order.model_bytes * trained,
         },
         {"update": run.store.write(place.key(f"train/shard-{place.shard:05d}.safetensors"), tensors_to_bytes(total))}
@@ -93,8 +97,22 @@ def read_order(place: Place) -> Order:
     return restore(Order, json.loads(place.file("distribute", "order")))
 
 
-def keep_update(place: Place, client: str, update: ClientUpdate, weight: float) -> None:
+def own_noise(place: Place, order: Order, client: str, windows: Windows, purpose: str) -> np.random.Generator | None:
+    """Noise that only this client knows, for this model and these data; None where the job asks for no privacy."""
+    if order.privacy is None:
+        return None
+    secret = own_secret(client_folder(place.run.fleet.fleet_id, client))
+    labels = b"" if windows.y is None else windows.y.tobytes()
+    data = sha256(windows.x.tobytes() + labels)
+    return noise_source(secret, purpose, place.run.run_id, order.round, order.model_digest, data)
+
+
+def keep_update(
+    place: Place, client: str, update: ClientUpdate, weight: float, noise: np.random.Generator | None
+) -> None:
     """Quantise an update and put it into the client's own folder, for the step that masks it.
+
+    Where clients are to be protected as a whole, each adds its part of the noise on their sum.
 
     The rounding is drawn from the job's seed: it hides nothing, and a repeated run must round alike.
     """
@@ -102,6 +120,11 @@ def keep_update(place: Place, client: str, update: ClientUpdate, weight: float) 
     rng = np.random.default_rng(seed_sequence(place.run.recipe.seed, "round", place.round, client))
     flat = torch.cat([update.delta[name].flatten() for name in sorted(update.delta)]).numpy()
     encoded = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max).encode(flat, weight, rng)
+    privacy = place.run.recipe.privacy
+    if privacy is not None and privacy.unit == "client":
+        assert noise is not None
+        drawn = skellam(own_variance(privacy, rules), len(flat), noise)
+        encoded[: len(flat)] += drawn.astype(encoded.dtype)
     own_folder(place, client).save(UPDATE, encoded.tobytes())
 
 

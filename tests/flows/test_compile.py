@@ -103,7 +103,6 @@ REFUSED = [
     ({"algorithm": "SCAFFOLD"}, "algorithm", "algorithm SCAFFOLD"),
     ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
-    ({"differential_privacy": True, "epsilon": 1.0, "delta": 1e-5}, "differential_privacy", "differential privacy"),
     ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
@@ -156,16 +155,6 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
     with pytest.raises(SpecError) as caught:
         compiled(write_job(tmp_path / "job", **changes))
     assert any(message in problem.message for problem in caught.value.problems), caught.value
-
-
-@pytest.mark.parametrize(
-    "privacy", [{"differential_privacy": {"enabled": True, "epsilon": 1.0}}, {"dp_policy_file": "dp_policy.yaml"}]
-)
-def test_data_that_demands_privacy_is_not_used_without_it(tiny_job: Path, privacy: dict[str, Any]) -> None:
-    contract = CONTRACT | {"privacy": privacy}
-    (tiny_job / "contract.yaml").write_text(yaml.safe_dump(contract))
-    with pytest.raises(SpecError, match=r"the data .* differential privacy"):
-        compiled(tiny_job)
 
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:

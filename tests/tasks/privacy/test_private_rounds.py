@@ -1,0 +1,136 @@
+"""Rounds with differential privacy: noise of the right size, the same after a repeat, and nothing said without it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.inline import simulate
+from fedloom.flows.result import as_text, read_result
+from fedloom.specs.bundle import load_job
+from fedloom.tasks.client import clipped
+from fedloom.tasks.model_store import read_model
+from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
+from fedloom.tasks.select import draw_each
+from fedloom.tasks.step import Run, run_step
+
+MakeRun = Callable[..., Run]
+RECORDS = {"mechanism": "DP-SGD", "delta": 1e-5, "max_grad_norm": 1.0, "epsilon": 8.0}
+CLIENTS = {"mechanism": "DP-FedAvg", "delta": 1e-3, "max_grad_norm": 0.5, "noise_multiplier": 2.0}
+SECURE = {"enabled": True, "threshold": 3, "dropout_tolerance": 2}
+
+
+def private(make_run: MakeRun, promise: dict[str, Any], secure: bool = False, **changes: Any) -> Run:
+    spec = {
+        "differential_privacy": {"enabled": True, **promise},
+        "secure_aggregation": SECURE if secure else {"enabled": False},
+    }
+    orchestration = {"shard_size": 2, "aggregation": {"min_quorum": 3, "weights": "uniform"}}
+    fixed = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": spec, "min_clients": 4}
+    return make_run(**{**fixed, "orchestration_config": orchestration, **changes})
+
+
+def whole(run: Run) -> str:
+    simulate(compile_plan(load_job(run.folder)), run)
+    return read_result(run).model_digest
+
+
+@pytest.mark.parametrize("secure", [False, True])
+@pytest.mark.parametrize("promise", [RECORDS, CLIENTS], ids=["records", "clients"])
+def test_a_run_ends_with_what_it_cost(make_run: MakeRun, tmp_path: Path, promise: dict[str, Any], secure: bool) -> None:
+    run = private(make_run, promise, secure)
+    digest = whole(run)
+    result = read_result(run)
+    assert result.privacy is not None
+    assert run.recipe.privacy is not None
+    assert result.privacy["epsilon"] == pytest.approx(run.recipe.privacy.epsilon)
+    assert "(ε, δ) = (" in as_text(result, load_job(run.folder))
+    page = run.store.read(run.key("summary.md")).decode()
+    assert "epsilon" in page
+    assert result.privacy["statement"] in page
+    rounds = run.store.read(run.key("round.jsonl")).decode()
+    assert '"train_loss":null' in rounds
+    assert '"train_loss":0' not in rounds
+    again = private(make_run, promise, secure, store=str(tmp_path / "again"))
+    assert whole(again) == digest  # the same secrets, model and data give the same noise
+
+
+def test_other_secrets_give_other_noise(make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = whole(private(make_run, RECORDS, num_rounds=1))
+    monkeypatch.setenv("FEDLOOM_CLIENTS", str(tmp_path / "elsewhere"))
+    assert whole(private(make_run, RECORDS, num_rounds=1, store=str(tmp_path / "again"))) != first
+
+
+@pytest.mark.parametrize("secure", [False, True])
+def test_the_noise_on_a_sum_has_its_size(make_run: MakeRun, secure: bool) -> None:
+    """Updates of at most 1e-3 drown in noise of 100 · 1e-3: what moves the model is the noise."""
+    promise = {**CLIENTS, "max_grad_norm": 0.1, "noise_multiplier": 100.0}
+    run = private(make_run, promise, secure, num_rounds=1, model_hyperparameters={"hidden_dims": [100, 100]})
+    whole(run)
+    before = read_model(run.store, run_step(run, "initialise")["model_digest"])
+    after = read_model(run.store, run_step(run, "aggregate", 1)["model_digest"])
+    moved = np.concatenate([(after[name] - before[name]).numpy().ravel() for name in before])
+    # Under masks each of the 6 adds what 3 survivors need: the noise on the sum is √2 larger than accounted.
+    expected = 100.0 * 0.1 / 6 * (np.sqrt(2) if secure else 1.0)
+    assert len(moved) > 10_000
+    assert abs(moved.std() / expected - 1) < 0.05
+    assert abs(moved.mean()) < expected / 20
+
+
+def test_updates_are_clipped_as_a_whole() -> None:
+    import torch
+
+    delta = {"a": torch.full((3,), 3.0), "b": torch.full((1,), 3.0)}
+    short = clipped(delta, 1.5)
+    assert float(sum(t.square().sum() for t in short.values()).sqrt()) == pytest.approx(1.5)
+    assert clipped(delta, 7.0) is delta
+
+
+def test_a_noise_source_depends_on_all_that_it_is_for(tmp_path: Path) -> None:
+    secret = own_secret(tmp_path)
+    assert own_secret(tmp_path) == secret
+    assert (tmp_path / "noise.key").stat().st_mode & 0o077 == 0
+    places = [("a", 1), ("a", 2), ("b", 1), ("a1",)]
+    drawn = [noise_source(secret, *place).random() for place in places]
+    assert len(set(drawn)) == 4
+    assert noise_source(secret, "a", 1).random() == drawn[0]
+    assert noise_source(bytes(32), "a", 1).random() != drawn[0]
+
+
+def test_skellam_noise() -> None:
+    drawn = skellam(50.0, 200_000, np.random.default_rng(4))
+    assert abs(drawn.mean()) < 0.1
+    assert abs(drawn.var() / 50 - 1) < 0.02
+    kurtosis = (drawn.astype(float) ** 4).mean() / drawn.var() ** 2 - 3
+    assert abs(kurtosis - 1 / 50) < 0.05
+    halves = skellam(25.0, 200_000, np.random.default_rng(5)) + skellam(25.0, 200_000, np.random.default_rng(6))
+    assert abs(halves.var() / 50 - 1) < 0.02
+
+
+def test_poisson_sampling_draws_each_on_its_own() -> None:
+    rng, eligible = np.random.default_rng(1), np.array([True] * 9 + [False])
+    drawn = np.array([draw_each(np.ones(10), eligible, 3, rng) for _ in range(6000)])
+    assert not drawn[:, 9].any()
+    assert np.abs(drawn[:, :9].mean(0) - 1 / 3).max() < 0.03
+    assert abs(drawn.sum(1).var() / (9 * 1 / 3 * 2 / 3) - 1) < 0.1
+    assert (drawn.sum(1) == 0).any()
+
+
+def test_a_cohort_of_nobody_is_a_round_without_a_sum(make_run: MakeRun) -> None:
+    run = private(make_run, CLIENTS, client_selection="poisson", max_clients=4)
+    from dataclasses import replace
+
+    none = replace(run.recipe.selection, target=0)
+    empty = replace(run, recipe=replace(run.recipe, selection=none))
+    run_step(empty, "validate")
+    run_step(empty, "initialise")
+    assert run_step(empty, "select", 1)["shards"] == [0]
+    run_step(empty, "distribute", 1)
+    assert run_step(empty, "train", 1, 0)["clients"] == 0
+    took = run_step(empty, "aggregate", 1)
+    assert (took["participants"], took["quorum_met"]) == (0, False)
