@@ -8,6 +8,7 @@ sum of the clients' updates. The two are never added.
 from __future__ import annotations
 
 import math
+import re
 from dataclasses import dataclass, replace
 
 from fedloom.specs.bundle import JobBundle
@@ -77,11 +78,21 @@ def privacy_recipe(
         steps_per_round=sums.steps_per_round,
         delta=delta,
         epsilon=math.inf,
+        ledger=_ledger(bundle, "record" if record else "client"),
+        budget_epsilon=min((limit.epsilon for limit in limits if limit.epsilon is not None), default=None),
+        budget_delta=min((limit.delta for limit in limits if limit.delta is not None), default=None),
     )
     made = _accounted(bundle, made, masking, rounds)
     for limit in limits:
         _within(bundle, made, asked.mechanism or "", limit)
     return made
+
+
+def _ledger(bundle: JobBundle, unit: str) -> str:
+    """One ledger for a fleet, its data and the unit: jobs on the same share it, units are never added."""
+    assert bundle.fleet is not None
+    data = bundle.contract.contract_metadata.contract_id if bundle.contract is not None else "data"
+    return ".".join(re.sub(r"[^A-Za-z0-9_-]", "-", part)[:60] for part in (bundle.fleet.fleet_id, data, unit))
 
 
 def _accounted(bundle: JobBundle, made: PrivacyRecipe, masking: MaskingRecipe | None, rounds: int) -> PrivacyRecipe:

@@ -73,28 +73,40 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     train = _train(recipe)
     masked = () if recipe.masking is None else _masked(one)
     last = masked[-1] if masked else train
+    # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
+    secret = recipe.privacy is not None and recipe.privacy.unit == "client"
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
         setup=(
             Step("validate", (), one, retries=1, at_clients=bool(masked)),
             Step("initialise", ("validate",), one, retries=1),
+            *([Step("reserve_privacy", ("initialise",), one, retries=1, at_server=True)] if recipe.privacy else []),
         ),
         loop=Loop(
             rounds=recipe.rounds,
             steps=(
-                Step("select", (), one, retries=1),
+                Step("select", (), one, retries=1, at_server=secret),
                 Step("distribute", ("select",), one, retries=1),
                 train,
                 *masked,
-                Step("aggregate", (last.name,), one, retries=1, measures=_PARTICIPATION),
+                Step("aggregate", (last.name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
             until=OutputRef("gate", "stop"),
         ),
-        finish=(Step("report", (), one, retries=1),),
+        finish=_finish(recipe, one),
         recipe=recipe,
+    )
+
+
+def _finish(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    if recipe.privacy is None:
+        return (Step("report", (), needs, retries=1),)
+    return (
+        Step("commit_privacy", (), needs, retries=1, at_server=True),
+        Step("report", ("commit_privacy",), needs, retries=1),
     )
 
 

@@ -54,6 +54,7 @@ class Step:
         fan_out: The list of shards that the step runs over, one instance each; None for a single instance.
         may_be_lost: An instance that fails for good does not end the run: the quorum judges what is missing.
         at_clients: It does what clients do, and needs the folders that are the clients' own.
+        at_server: It needs the folder that is the server's own.
         measures: Outputs that engines with a monitoring system publish there.
     """
 
@@ -65,6 +66,7 @@ class Step:
     fan_out: OutputRef | None = None
     may_be_lost: bool = False
     at_clients: bool = False
+    at_server: bool = False
     measures: tuple[Measure, ...] = ()
 
 

@@ -56,6 +56,8 @@ class ProgressDisplay:
             self._console.print(f"round {event.round}: {event.step}{shard} was lost ({event.lost})", markup=False)
         if event.outputs is not None:
             self._outputs[event.step] = event.outputs
+            if warning := event.outputs.get("warning"):
+                self._console.print(f"warning: {warning}", markup=False)
         if event.step == self.plan.loop.until.step:
             self._round_done(event.round)
 

@@ -157,6 +157,9 @@ class PrivacyRecipe:
         steps_per_round: Noisy sums in a round.
         delta: Of (epsilon, delta).
         epsilon: What all rounds together cost.
+        ledger: Name of the ledger of the population and its data.
+        budget_epsilon: What all jobs on them may spend together; None for no limit.
+        budget_delta: Likewise.
     """
 
     unit: str
@@ -169,6 +172,9 @@ class PrivacyRecipe:
     steps_per_round: int
     delta: float
     epsilon: float
+    ledger: str
+    budget_epsilon: float | None
+    budget_delta: float | None
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ Outputs = dict[str, Any]
 STEPS: Mapping[str, str] = {
     "validate": "fedloom.tasks.validate",
     "initialise": "fedloom.tasks.initialise",
+    "reserve_privacy": "fedloom.tasks.privacy.reserve_privacy",
     "select": "fedloom.tasks.select",
     "distribute": "fedloom.tasks.distribute",
     "train": "fedloom.tasks.train",
@@ -39,6 +40,7 @@ STEPS: Mapping[str, str] = {
     "aggregate": "fedloom.tasks.aggregate",
     "evaluate": "fedloom.tasks.evaluate",
     "gate": "fedloom.tasks.gate",
+    "commit_privacy": "fedloom.tasks.privacy.commit_privacy",
     "report": "fedloom.tasks.report",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""

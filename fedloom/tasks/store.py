@@ -130,6 +130,20 @@ class RunStore:
             )
         return data
 
+    def folders(self, key: str) -> list[str]:
+        """The names of the folders below a key, sorted; none when there is no such key.
+
+        Raises:
+            StoreError: when the store is out of reach.
+        """
+        try:
+            found = self._fs.ls(self._path(key), detail=True)
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise StoreError(f"cannot reach the run store {self.url}: {_reason(error)}") from error
+        return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
+
     @property
     def local_folder(self) -> Path | None:
         """The store's folder; None when it is no folder of this machine."""

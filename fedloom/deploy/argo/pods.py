@@ -12,10 +12,9 @@ from fedloom.deploy.argo.specs_map import MOUNT
 from fedloom.deploy.argo.values import Values
 from fedloom.flows.plan import Measure, Resources, Step
 from fedloom.specs.job_orchestration import Resources as Asked
-from fedloom.tasks.client_home import CLIENTS_VARIABLE
+from fedloom.tasks.client_home import CLIENTS_VARIABLE, SERVER_VARIABLE
 
 STORE_MOUNT = "/store"
-CLIENTS_MOUNT = "/clients"
 SCRATCH = "/tmp"
 OUTPUTS = f"{SCRATCH}/outputs"
 RUN_NAME = "{{workflow.uid}}"
@@ -79,7 +78,9 @@ class Pods:
             container=self.container(["step", step.name, self.job], arguments, step.resources),
         )
         if step.at_clients:
-            self._open_clients(template)
+            _open(template, "clients", self.values.clients_claim, CLIENTS_VARIABLE)
+        if step.at_server:
+            _open(template, "server", self.values.server_claim, SERVER_VARIABLE)
         if inputs:
             template.inputs = m.Inputs(parameters=[m.Parameter(name=name) for name in inputs])
         if outputs:
@@ -91,16 +92,6 @@ class Pods:
         if step.measures:
             template.metrics = m.Metrics(prometheus=[self._measured(step, measure) for measure in step.measures])
         return template
-
-    def _open_clients(self, template: m.Template) -> None:
-        """Give a pod the clients' own folders; no other pod sees them."""
-        container = template.container
-        assert isinstance(container, m.Container)
-        mount = m.VolumeMount(name="clients", mount_path=CLIENTS_MOUNT)
-        container.volume_mounts = [*(container.volume_mounts or []), mount]
-        container.env = [*(container.env or []), m.EnvVar(name=CLIENTS_VARIABLE, value=CLIENTS_MOUNT)]
-        claim = m.PersistentVolumeClaimVolumeSource(claim_name=self.values.clients_claim)
-        template.volumes = [m.Volume(name="clients", persistent_volume_claim=claim)]
 
     def command(self, name: str, command: str, arguments: list[str]) -> m.Template:
         """The template of another command of fedloom on the job, such as notify."""
@@ -184,6 +175,17 @@ class Pods:
             when=f"'{value}' != ''",
             counter=m.Counter(value="1"),
         )
+
+
+def _open(template: m.Template, name: str, claim: str, variable: str) -> None:
+    """Give a pod a folder that is the clients' or the server's own; no other pod sees it."""
+    container = template.container
+    assert isinstance(container, m.Container)
+    mount = m.VolumeMount(name=name, mount_path=f"/{name}")
+    container.volume_mounts = [*(container.volume_mounts or []), mount]
+    container.env = [*(container.env or []), m.EnvVar(name=variable, value=f"/{name}")]
+    source = m.PersistentVolumeClaimVolumeSource(claim_name=claim)
+    template.volumes = [*(template.volumes or []), m.Volume(name=name, persistent_volume_claim=source)]
 
 
 def cpu_quantity(cores: float) -> str:

@@ -90,6 +90,11 @@ class Values(Section):
         description="PersistentVolumeClaim with the folders of simulated clients (keys, shares), mounted at /clients "
         "in the pods of client steps alone.",
     )
+    server_claim: DnsLabel = Field(
+        "fedloom-server",
+        description="PersistentVolumeClaim with the server's own folder (ledger key, secret of noise), mounted at "
+        "/server in the pods that need it.",
+    )
     notify_secret: DnsLabel = Field(
         "fedloom-notify", description="Secret with FEDLOOM_NOTIFY_EMAIL and the like, for pods that notify."
     )

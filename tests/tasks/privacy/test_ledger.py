@@ -1,0 +1,212 @@
+"""The ledger: nobody overspends, nothing is lost, and what was changed is found."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from fedloom.cli import main
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.inline import simulate
+from fedloom.flows.runs import open_run
+from fedloom.specs.bundle import load_job
+from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.privacy.ledger import (
+    BudgetError,
+    Cost,
+    LedgerError,
+    account,
+    check,
+    commit,
+    ledgers,
+    read_entries,
+    reserve,
+    signer,
+)
+from fedloom.tasks.secure_aggregation.identity import Identity
+from fedloom.tasks.store import RunStore
+from tests.conftest import CONTRACT
+from tests.flows.test_budget import RECORDS, job
+
+NAME, BUDGET = "fleet.data.record", Cost(5.0, 1e-3)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> RunStore:
+    return RunStore(str(tmp_path / "store"))
+
+
+def charge(store: RunStore, run: str, epsilon: float = 1.0, budget: Cost | None = BUDGET) -> Any:
+    return reserve(store, NAME, run, "job", Cost(epsilon, 1e-5), budget, signer())
+
+
+def test_reserve_commit_and_what_is_left(store: RunStore) -> None:
+    assert charge(store, "a", 3.0).reserved == Cost(3.0, 1e-5)
+    assert charge(store, "a", 3.0).entries == 1  # a run that is continued is not charged twice
+    with pytest.raises(BudgetError, match=r"costs epsilon 2\.5 .* 3 and 1e-05 of 5 and 0\.001 are spent or reserved"):
+        charge(store, "b", 2.5)
+    after = commit(store, NAME, "a", Cost(1.0, 1e-5), signer())
+    assert (after.spent, after.reserved) == (Cost(1.0, 1e-5), Cost(0.0, 0.0))
+    assert commit(store, NAME, "a", Cost(1.0, 1e-5), signer()) == after
+    now = charge(store, "b", 2.5)
+    assert now.warning is None
+    now = charge(store, "c", 1.2)
+    assert now.warning == "94% of the privacy budget is spent: epsilon 4.7 of 5"
+    assert [(run, state) for run, state, _ in now.runs] == [("a", "committed"), ("b", "reserved"), ("c", "reserved")]
+    assert check(store, NAME, read_entries(store, NAME)) == []
+    assert ledgers(store) == [NAME]
+
+
+def test_delta_is_a_budget_too(store: RunStore) -> None:
+    with pytest.raises(BudgetError):
+        reserve(store, NAME, "a", "job", Cost(0.1, 2e-3), BUDGET, signer())
+    assert charge(store, "many", 1e6, budget=None).budget is None
+
+
+def test_a_commit_needs_a_reservation_of_as_much(store: RunStore) -> None:
+    with pytest.raises(LedgerError, match="has no reservation"):
+        commit(store, NAME, "a", Cost(1.0, 1e-5), signer())
+    charge(store, "a")
+    with pytest.raises(LedgerError, match=r"has no reservation of epsilon 1\.5"):
+        commit(store, NAME, "a", Cost(1.5, 1e-5), signer())
+
+
+def filled(store: RunStore) -> Path:
+    for run in ("a", "b", "c"):
+        charge(store, run)
+    commit(store, NAME, "a", Cost(0.5, 1e-5), signer())
+    return Path(store.url) / "ledger" / NAME
+
+
+@pytest.mark.parametrize("number", [1, 2, 4])
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("epsilon", 0.25), ("delta", 0.0), ("run", "z"), ("job", "other"), ("kind", "commit"), ("at", "2020-01-01"),
+        ("budget", None), ("sequence", 7), ("previous", "0" * 63 + "1"), ("key", "ab" * 32), ("signature", "00" * 64),
+    ],
+)  # fmt: skip
+def test_every_field_of_every_entry_counts(store: RunStore, number: int, field: str, value: Any) -> None:
+    path = filled(store) / f"{number:08d}.json"
+    entry = json.loads(path.read_bytes())
+    if entry[field] == value:
+        pytest.skip("this is no change")
+    path.write_text(json.dumps(entry | {field: value}, sort_keys=True, separators=(",", ":")))
+    problems = check(store, NAME, read_entries(store, NAME))
+    assert problems
+    assert problems[0].startswith(f"entry {number}:") or field == "key"
+    with pytest.raises(LedgerError, match="does not hold"):
+        charge(store, "d")
+
+
+def test_entries_that_are_gone_or_swapped_or_garbage(store: RunStore) -> None:
+    folder = filled(store)
+    second, third = folder / "00000002.json", folder / "00000003.json"
+    kept = second.read_bytes()
+    second.unlink()
+    with pytest.raises(LedgerError, match="entry 2: it is missing, and a later one is there"):
+        charge(store, "d")
+    second.write_bytes(third.read_bytes())
+    third.write_bytes(kept)
+    assert len(check(store, NAME, read_entries(store, NAME))) >= 2
+    for garbage in (b"", b"[]", b"{}", b"\xff"):
+        third.write_bytes(garbage)
+        with pytest.raises(LedgerError, match="entry 3 of ledger"):
+            read_entries(store, NAME)
+
+
+def test_another_key_is_refused(store: RunStore) -> None:
+    charge(store, "a")
+    with pytest.raises(LedgerError, match="the signature is not that of key"):
+        reserve(store, NAME, "b", "job", Cost(1.0, 1e-5), BUDGET, Identity.generate())
+    assert (Path(os.environ["FEDLOOM_SERVER"]) / "ledger.pem").stat().st_mode & 0o077 == 0
+    for name in ("", "../x", "a/b", ".hidden"):
+        with pytest.raises(ConfigurationError, match="no name of a ledger"):
+            read_entries(store, name)
+
+
+RACE = """
+import sys
+from fedloom.tasks.privacy.ledger import BudgetError, Cost, reserve, signer
+from fedloom.tasks.store import RunStore
+key = signer()
+print("ready", flush=True)
+sys.stdin.readline()
+try:
+    reserve(RunStore(sys.argv[1]), sys.argv[2], sys.argv[3], "job", Cost(1.0, 1e-5), Cost(3.0, 1.0), key)
+    print("won", flush=True)
+    sys.stdin.readline()
+except BudgetError:
+    print("refused")
+"""
+
+
+def racers(url: str, count: int) -> list[subprocess.Popen[str]]:
+    started = [
+        subprocess.Popen(
+            [sys.executable, "-c", RACE, url, NAME, f"run-{i}"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        for i in range(count)
+    ]
+    for process in started:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "ready\n"
+    for process in started:
+        assert process.stdin is not None
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    return started
+
+
+def test_processes_at_once_cannot_overspend_and_a_crash_stays_charged(store: RunStore) -> None:
+    started = racers(store.url, 6)
+    words = [process.stdout.readline() for process in started if process.stdout is not None]
+    assert sorted(words) == ["refused\n"] * 3 + ["won\n"] * 3
+    for process in started:  # none of those that reserved gets to commit
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        process.stdin.close()  # type: ignore[union-attr]
+        process.stdout.close()  # type: ignore[union-attr]
+    entries = read_entries(store, NAME)
+    assert check(store, NAME, entries) == []
+    assert account(entries).reserved == Cost(3.0, pytest.approx(3e-5))
+    with pytest.raises(BudgetError):
+        charge(store, "later", 1.0, Cost(3.0, 1.0))
+
+
+def test_runs_of_a_job_share_the_contracts_budget(tmp_path: Path) -> None:
+    folder = job(tmp_path / "job", **RECORDS, epsilon=3.0)
+    demand = {"differential_privacy": {"enabled": True, "epsilon": 5.0, "delta": 1e-4}}
+    (folder / "contract.yaml").write_text(yaml.safe_dump(CONTRACT | {"privacy": demand}))
+    bundle = load_job(folder)
+    plan, url = compile_plan(bundle), str(tmp_path / "store")
+    simulate(plan, open_run(plan, bundle, url, "monday"))
+    simulate(plan, open_run(plan, bundle, url, "monday"))
+    with pytest.raises(BudgetError, match="does not allow this run"):
+        simulate(plan, open_run(plan, bundle, url, "tuesday"))
+    shown = CliRunner().invoke(main, ["privacy", "ledger", "show", "--store", url])
+    assert shown.exit_code == 0
+    assert "committed" in shown.output
+    assert "of 5 and 0.0001" in shown.output
+    verified = CliRunner().invoke(main, ["privacy", "ledger", "verify", "--store", url, "--json"])
+    assert verified.exit_code == 0
+    (state,) = json.loads(verified.output).values()
+    assert state == {"valid": True, "problems": []}
+    entry = next(Path(url).glob("ledger/*/00000001.json"))
+    entry.write_bytes(entry.read_bytes().replace(b"reserve", b"reserwe"))
+    broken = CliRunner().invoke(main, ["privacy", "ledger", "verify", "--store", url])
+    assert (broken.exit_code, "does not hold" in broken.output) == (1, True)
+    missing = CliRunner().invoke(main, ["privacy", "ledger", "show", "nothing", "--store", url])
+    assert (missing.exit_code, "there is no ledger 'nothing'" in missing.output) == (2, True)
