@@ -155,7 +155,9 @@ def training(bundle: JobBundle) -> Iterator[Problem]:
             f"it has {', '.join(sorted(allowed))}",
         )
     usual = _USUAL_RATE[hyper.optimizer]
-    if hyper.learning_rate > usual:
+    private = bundle.job.privacy.differential_privacy
+    clipped = private.enabled and private.mechanism == "DP-SGD"  # no step is longer than rate times clip
+    if hyper.learning_rate > usual and not clipped:
         yield bundle.problem(
             "job",
             (*_HYPER, "learning_rate"),

@@ -91,7 +91,7 @@ def test_every_example_compiles_to_known_steps_in_a_possible_order(name: str) ->
 def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
     code = (
         "import sys; from fedloom import compile_plan, load_job; from fedloom.specs.bundle import resolve_job;"
-        "compile_plan(load_job(resolve_job('aircraft_accel_v1')));"
+        "compile_plan(load_job(resolve_job('predictive_maintenance')));"
         "print(sorted({'torch','numpy','prefect','sklearn','pyarrow','fsspec'} & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

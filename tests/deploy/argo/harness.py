@@ -16,7 +16,7 @@ import sys
 import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -325,7 +325,8 @@ class _Run:
         if fault is not None and fault.kind == "never":
             return "Error", "-1", "the pod could not be scheduled"
         container = template["container"]
-        mounts = {m["mountPath"]: self._volume(m["name"]) for m in container.get("volumeMounts", ())}
+        own = template.get("volumes", ())
+        mounts = {m["mountPath"]: self._volume(m["name"], own=own) for m in container.get("volumeMounts", ())}
         words = [_local(_substitute(word, values), mounts) for word in container.get("args", ())]
         command = [_substitute(word, values) for word in container["command"]]
         command = [*([sys.executable, "-m", "fedloom"] if command == ["fedloom"] else command), *words]
@@ -366,8 +367,9 @@ class _Run:
     def _writes(self) -> int:
         return sum(1 for path in self.cluster.volumes.rglob("*.*") if path.suffix != ".tmp")
 
-    def _volume(self, name: str, fresh: bool = False) -> Path:
-        said = next((volume for volume in self.spec.get("volumes", ()) if volume["name"] == name), {"emptyDir": {}})
+    def _volume(self, name: str, fresh: bool = False, own: Sequence[Data] = ()) -> Path:
+        known = [*own, *self.spec.get("volumes", ())]
+        said = next((volume for volume in known if volume["name"] == name), {"emptyDir": {}})
         if "persistentVolumeClaim" in said and not fresh:
             folder = self.cluster.volumes / said["persistentVolumeClaim"]["claimName"]
             folder.mkdir(parents=True, exist_ok=True)

@@ -31,10 +31,10 @@ def test_rendered_checked_linted_and_drifted(copy_example: Example, tmp_path: Pa
     assert fedloom("lint", "argo", out).stdout == "clean: 8 files\n"
 
     text = (job / "job.yaml").read_text()
-    (job / "job.yaml").write_text(text.replace("batch_size: 32", "batch_size: 64"))
+    (job / "job.yaml").write_text(text.replace("batch_size: 128", "batch_size: 64"))
     drifted = fedloom("render", "argo", job, "--check", out)
     assert drifted.returncode == 1
-    assert "-      batch_size: 32" in drifted.stdout
+    assert "-      batch_size: 128" in drifted.stdout
     assert "+      batch_size: 64" in drifted.stdout
     assert "is not what the specs say" in drifted.stderr
 

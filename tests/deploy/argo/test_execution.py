@@ -23,7 +23,14 @@ pytestmark = pytest.mark.slow
 
 LAUNCH = datetime(2026, 11, 29, 2, 0, tzinfo=UTC)  # a Sunday
 ROUNDS = 2
+SECURE = ("num_rounds: 2", "num_rounds: 1")
+"""Asks for the example as it is, with privacy and masks, for one round."""
 Play = Callable[..., tuple[Cluster, Workflow]]
+
+
+OPEN = (('mechanism: "DP-SGD"', "mechanism: DP-SGD"), ("enabled: true\n    mechanism", "enabled: false\n    mechanism"))
+OPEN += (("enabled: true\n    protocol", "enabled: false\n    protocol"),)
+"""Without privacy and masks, which have a test of their own."""
 
 
 def edited(folder: Path, *replacements: tuple[str, str]) -> Path:
@@ -32,8 +39,8 @@ def edited(folder: Path, *replacements: tuple[str, str]) -> Path:
     job = folder / "job.yaml"
     text = job.read_text()
     for old, new in (
-        ("num_rounds: 20", f"num_rounds: {ROUNDS}"),
-        ("local_epochs: 2", "local_epochs: 1"),
+        ("num_rounds: 60", f"num_rounds: {ROUNDS}"),
+        *(() if SECURE in replacements else OPEN),
         *replacements,
     ):
         assert old in text, old
@@ -154,6 +161,27 @@ def test_below_the_quorum_the_loop_ends_and_the_report_says_so(play: Play) -> No
     assert "0 of 12 clients gave an update, the quorum is 6" in ended["gate"]["stop_reason"]
 
 
+def test_masks_and_privacy_with_pods_lost_at_two_stages(play: Play) -> None:
+    def chaos(template: str, inputs: dict[str, str], attempt: int) -> Fault | None:
+        if template == "share-keys" and inputs["shard"] == "0" and not attempt:
+            return Fault("kill", after_writes=1)  # tried again: the clients give the same bytes
+        return Fault("evict") if template == "mask-update" and inputs["shard"] == "2" else None
+
+    cluster, workflow = play(chaos, SECURE)
+    tree = str(workflow.root)
+    assert workflow.phase == "Succeeded", tree
+    took = aggregate(cluster, 1)
+    assert (took["participants"], took["aborted"]) == (8, None), took
+    assert {drop["stage"] for drop in took["dropouts"]} == {"mask_update"}
+    assert took["session"]["threshold"] == 7
+    ended = report(cluster)
+    assert ended["privacy"]["unit"] == "record"
+    folder = cluster.volumes / "fedloom-runs" / "ledger"
+    assert sorted(path.name for path in folder.rglob("*.json")) == ["00000001.json", "00000002.json"]
+    assert list((cluster.volumes / "fedloom-clients").rglob("identity.pem"))
+    assert not [path for path in run_folder(cluster).rglob("*") if path.suffix in (".pem", ".key")]
+
+
 def test_outside_its_window_it_is_not_launched_and_other_specs_stop_it(
     play: Play, webhook: tuple[str, list[dict[str, Any]]]
 ) -> None:
@@ -162,7 +190,7 @@ def test_outside_its_window_it_is_not_launched_and_other_specs_stop_it(
     assert cluster.launch(LAUNCH.replace(month=12, day=27)) is None
 
     specs = cluster.of_kind("ConfigMap")["data"]
-    specs["job.yaml"] = specs["job.yaml"].replace("batch_size: 32", "batch_size: 16")
+    specs["job.yaml"] = specs["job.yaml"].replace("batch_size: 128", "batch_size: 16")
     cluster.chaos = lambda *_: None
     workflow = cluster.submit()
     validate = workflow.root.find("main.validate")

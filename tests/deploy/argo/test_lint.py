@@ -335,7 +335,7 @@ def test_a_thousand_rounds_are_clean(copy_example: Callable[[str], Path]) -> Non
 
     folder = copy_example("aircraft_accel_v1")
     job = folder / "job.yaml"
-    job.write_text(job.read_text().replace("num_rounds: 20", "num_rounds: 1000"))
+    job.write_text(job.read_text().replace("num_rounds: 60", "num_rounds: 1000"))
     rendered = render_job(folder, Values())
     for version in ("3.7", "4"):
         assert lint_rendered(rendered, version) == []

@@ -88,15 +88,26 @@ def test_the_dag_is_the_plan(example: Path) -> None:
     assert main == {
         "validate": None,
         "initialise": "validate.Succeeded",
-        "rounds": "initialise.Succeeded",
-        "report": "rounds.Succeeded",
+        "reserve-privacy": "initialise.Succeeded",
+        "rounds": "reserve-privacy.Succeeded",
+        "commit-privacy": "rounds.Succeeded",
+        "report": "commit-privacy.Succeeded",
         "notify": "report.Succeeded",
     }
     inside = {task["name"]: task for task in made["round"]["dag"]["tasks"]}
     assert inside["train"]["withParam"] == "{{tasks.select.outputs.parameters.shards}}"
-    assert inside["aggregate"]["depends"] == "train.Succeeded || train.Failed || train.Errored"
+    assert inside["advertise-keys"]["depends"] == "train.Succeeded || train.Failed || train.Errored"
+    assert inside["unmask"]["withParam"] == "{{tasks.distribute.outputs.parameters.chunks}}"
+    assert inside["aggregate"]["depends"] == "unmask.Succeeded"
     assert made["round"]["dag"]["failFast"] is False
-    assert "--settled" in made["aggregate"]["container"]["args"]
+    assert "--settled" in made["unmask"]["container"]["args"]
+    with_clients = {name for name, leaf in made.items() if "clients" in str(leaf.get("volumes"))}
+    stages = {"advertise-keys", "share-keys", "mask-update", "confirm-survivors", "reveal-shares"}
+    assert with_clients == {"validate", "train", *stages}
+    assert {name for name, leaf in made.items() if "server" in str(leaf.get("volumes"))} == {
+        "reserve-privacy",
+        "commit-privacy",
+    }
     assert "--settled" not in made["evaluate"]["container"]["args"]
     spec = rendered(example)["workflow-template.yaml"]["spec"]
     digest = plan_digest(compile_plan(load_job(example)))
@@ -119,7 +130,7 @@ def test_who_is_told_of_nothing_has_no_pods_that_tell(example: Path) -> None:
 
 @pytest.mark.parametrize(("rounds", "blocks"), [(1, 0), (200, 0), (201, 3), (1000, 10)])
 def test_rounds_stay_within_the_limits_of_argo(example: Path, rounds: int, blocks: int) -> None:
-    edit(example, ("num_rounds: 20", f"num_rounds: {rounds}"))
+    edit(example, ("num_rounds: 60", f"num_rounds: {rounds}"), ("epsilon: 8.0", "noise_multiplier: 2"))
     documents = rendered(example)
     made = templates(documents)
     assert len(made) < 200
@@ -137,7 +148,7 @@ def test_rounds_stay_within_the_limits_of_argo(example: Path, rounds: int, block
 
 
 def test_a_block_that_ended_early_ends_those_after_it(example: Path) -> None:
-    edit(example, ("num_rounds: 20", "num_rounds: 250"))
+    edit(example, ("num_rounds: 60", "num_rounds: 250"), ("epsilon: 8.0", "noise_multiplier: 2"))
     made = templates(rendered(example))
     assert made["rounds-001"]["outputs"]["parameters"] == [
         {"name": "stop", "valueFrom": {"parameter": "{{tasks.round-100.outputs.parameters.stop}}", "default": "true"}}
@@ -237,10 +248,10 @@ def test_specs_name_changes_with_their_content(example: Path) -> None:
     [
         ("job.yaml", "dataset:imu-watch/holdout.parquet", "holdout.parquet", "held-out data .* lies in the job folder"),
         ("fleet.csv", "dataset:imu-watch/s01-left.parquet", "data.parquet", "the data of client .* lies in the job"),
-        ("job.yaml", "num_rounds: 20", "num_rounds: 15001", "15,001 rounds are more than one workflow can hold"),
+        ("job.yaml", "num_rounds: 60", "num_rounds: 15001", "15,001 rounds are more than one workflow can hold"),
         ("schedule.yaml", "backoff_multiplier: 2", "backoff_multiplier: 1.5", "Argo's backoff grows by whole factors"),
         ("schedule.yaml", "{cpu_cores: 2, memory_gb: 4, gpu", "{cpu_cores: 0.5, gpu", "no pod of the job fits"),
-        ("job.yaml", "learning_rate: 0.001", "learning_rate: -1", "learning_rate"),
+        ("job.yaml", "learning_rate: 1.0", "learning_rate: -1", "learning_rate"),
     ],
 )  # fmt: skip
 def test_what_argo_cannot_carry_is_refused(example: Path, file: str, old: str, new: str, message: str) -> None:
@@ -252,7 +263,7 @@ def test_what_argo_cannot_carry_is_refused(example: Path, file: str, old: str, n
 def test_everything_that_is_wrong_is_said_at_once(example: Path) -> None:
     edit(
         example,
-        ("  differential_privacy:\n    enabled: false", "  differential_privacy:\n    enabled: true\n    epsilon: 1"),
+        ('protocol: "pairwise"', 'protocol: "two_server"'),
     )
     edit(example, ("dataset:imu-watch/holdout.parquet", "holdout.parquet"))
     edit(example, ("backoff_multiplier: 2", "backoff_multiplier: 1.5"), file="schedule.yaml")
@@ -273,7 +284,7 @@ def test_all_jobs_of_a_folder_and_all_their_problems(example: Path, copy_example
     other = copy_example("predictive_maintenance")
     jobs = render_jobs(find_jobs([str(example.parent)]), Values())
     assert [job.name for job in jobs] == ["fl-aircraft-accel-v1", "fl-pm-engine-bearing-v1"]
-    edit(example, ("batch_size: 32", "batch_size: 0"))
+    edit(example, ("batch_size: 128", "batch_size: 0"))
     edit(other, ("architecture:", "architectur:"))
     with pytest.raises(SpecError) as caught:
         render_jobs(find_jobs([str(example.parent)]), Values())
@@ -405,7 +416,7 @@ def test_memory(size: int, shown: str) -> None:
 
 def test_plan_steps_are_all_there(example: Path) -> None:
     plan: Plan = compile_plan(load_job(example))
-    assert {step.name for step in plan.steps} < set(templates(rendered(example)))
+    assert {step.name.replace("_", "-") for step in plan.steps} < set(templates(rendered(example)))
 
 
 def test_the_values_in_the_docs_are_values(tmp_path: Path) -> None:
