@@ -4,7 +4,7 @@ Run it with: python benchmarks/secure_aggregation.py [--flower PYTHON] [--length
 
 100 clients with 30 neighbours each and a threshold of 21, ten of them lost before their vector arrives. The floor is
 the keystream alone: AES-128 in counter mode and the addition, for as many streams as the protocol has. Flower runs in
-an interpreter of its own (`python -m venv flower && flower/bin/pip install flwr`) through the functions of its client
+an interpreter of its own (`python -m venv flower && flower/bin/pip install flwr==1.41.0`) through the functions of its client
 and, for the server, the same calls as its workflow makes; without that interpreter it is left out, by name.
 """
 
@@ -29,26 +29,19 @@ from fedloom.tasks.secure_aggregation.server import Server
 from fedloom.tasks.secure_aggregation.state import MemoryState
 
 FLOWER = """
-import json, sys, time, logging, os
+import importlib, json, logging, sys, time
 import numpy as np
 logging.disable(logging.CRITICAL)
-from flwr.client.mod.secure_aggregation import secaggplus_mod as m
-from flwr.common import ndarrays_to_parameters
+from flwr.common import bytes_to_ndarray, ndarrays_to_parameters
 from flwr.common.secure_aggregation.crypto.shamir import combine_shares
-from flwr.common.secure_aggregation.crypto.symmetric_encryption import (
-    bytes_to_private_key, bytes_to_public_key, generate_shared_key)
+from flwr.common.secure_aggregation.crypto.symmetric_encryption import generate_shared_key
+from flwr.supercore.primitives.asymmetric import bytes_to_private_key, bytes_to_public_key
 from flwr.common.secure_aggregation.ndarrays_arithmetic import (
     get_parameters_shape, parameters_addition, parameters_mod, parameters_subtraction, factor_extract)
 from flwr.common.secure_aggregation.secaggplus_constants import Key
 from flwr.common.secure_aggregation.secaggplus_utils import pseudo_rand_gen
-from flwr.common.secure_aggregation.ndarrays_arithmetic import factor_combine
-from flwr.common.record import ConfigRecord
-bytes_to_ndarray = None
-try:
-    from flwr.common import bytes_to_ndarray
-except ImportError:
-    from flwr.common.parameter import bytes_to_ndarray
 
+m = importlib.import_module("flwr.client.mod.secure_aggregation.secaggplus_mod")
 n, k, t, length, gone = json.loads(sys.argv[1])
 clock = time.process_time
 began = clock()

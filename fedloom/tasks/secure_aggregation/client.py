@@ -40,7 +40,7 @@ from fedloom.tasks.secure_aggregation.quantise import ring_type
 from fedloom.tasks.secure_aggregation.shamir import SHARE_BYTES, split
 from fedloom.tasks.secure_aggregation.state import State
 
-_SECRETS = "secrets"
+_SECRETS, _CHANNELS = "secrets", "channels"
 _SEED = 32
 
 
@@ -109,8 +109,8 @@ class Client:
             RefusedError: when too few signed the same survivors.
         """
         answer = self._answer("reveal", request, lambda: self._reveal(request))
-        self.state.delete(_SECRETS)
-        self.state.delete("mask")
+        for secret in (_SECRETS, _CHANNELS, "mask"):
+            self.state.delete(secret)
         return answer
 
     def _answer(self, stage: str, request: bytes, answer: Callable[[], bytes]) -> bytes:
@@ -126,7 +126,7 @@ class Client:
             made = answer()
         except (MessageError, SessionKeyError, IdentityError, ParameterError) as error:
             raise RefusedError(f"{self.name}: {error}") from None
-        self.state.save(stage, digest + len(request).to_bytes(4, "big") + request + made)
+        self.state.save(stage, b"".join((digest, len(request).to_bytes(4, "big"), request, made)))
         return made
 
     def _asked(self, stage: str) -> bytes:
@@ -208,19 +208,15 @@ class Client:
     def _share(self, request: bytes) -> bytes:
         terms = self._terms()
         adverts = self._adverts(request, terms)
-        channel, mask, seed = self._secrets()
+        _, mask, seed = self._secrets()
+        self.state.delete(_CHANNELS)  # of a request that was not answered
+        channels = self._channels(adverts)
         points = {name: terms.clients.index(name) + 1 for name in adverts}
         of_seed = split(seed, terms.threshold, list(points.values()))
         of_mask = split(mask, terms.threshold, list(points.values()))
         sealed = {
-            name: keys.seal(
-                keys.exchange(channel, advert.channel),
-                terms.session,
-                self.name,
-                name,
-                of_seed[points[name]] + of_mask[points[name]],
-            )
-            for name, advert in sorted(adverts.items())
+            name: keys.seal(channels[name], terms.session, self.name, name, of_seed[point] + of_mask[point])
+            for name, point in sorted(points.items())
         }
         return Shares(
             session=terms.session,
@@ -235,18 +231,24 @@ class Client:
         strangers = sealed.keys() - adverts.keys()
         if strangers:
             self._refuse(f"shares of clients that are no neighbours: {sorted(strangers)[:3]}")
-        channel, _, _ = self._secrets()
+        channels = self._channels(adverts)
         opened = {
-            name: keys.unseal(
-                keys.exchange(channel, adverts[name].channel), terms.session, name, self.name, sealed[name]
-            )
-            for name in sorted(sealed)
+            name: keys.unseal(channels[name], terms.session, name, self.name, sealed[name]) for name in sorted(sealed)
         }
         if any(len(shares) != 2 * SHARE_BYTES for shares in opened.values()):
             self._refuse("a neighbour sealed something that is no pair of shares")
         if len(opened) < terms.threshold:
             self._refuse(f"{len(opened)} neighbours shared their secrets, {terms.threshold} are needed")
         return opened
+
+    def _channels(self, adverts: dict[str, Advert]) -> dict[str, bytes]:
+        """The secret with each neighbour, exchanged once and kept: three stages need it."""
+        kept, names = self.state.load(_CHANNELS), sorted(adverts)
+        if kept is None:
+            private, _, _ = self._secrets()
+            kept = b"".join(keys.exchange(private, adverts[name].channel) for name in names)
+            self.state.save(_CHANNELS, kept)
+        return {name: kept[_SEED * i : _SEED * (i + 1)] for i, name in enumerate(names)}
 
     def _known_adverts(self) -> dict[str, Advert]:
         """The adverts that were checked at S1."""

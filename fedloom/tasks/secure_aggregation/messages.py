@@ -171,7 +171,7 @@ def decode(kind: type[M], data: bytes, session: bytes | None) -> M:
 
 def encode_vector(session: bytes, vector: Ring) -> bytes:
     """S2: a masked vector."""
-    return session + vector.astype(vector.dtype.newbyteorder("<"), copy=False).tobytes()
+    return b"".join((session, vector.astype(vector.dtype.newbyteorder("<"), copy=False).data))
 
 
 def decode_vector(data: bytes, terms: Terms) -> Ring:
