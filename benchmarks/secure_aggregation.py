@@ -4,8 +4,8 @@ Run it with: python benchmarks/secure_aggregation.py [--flower PYTHON] [--length
 
 100 clients with 30 neighbours each and a threshold of 21, ten of them lost before their vector arrives. The floor is
 the keystream alone: AES-128 in counter mode and the addition, for as many streams as the protocol has. Flower runs in
-an interpreter of its own (`python -m venv flower && flower/bin/pip install flwr==1.41.0`) through the functions of its client
-and, for the server, the same calls as its workflow makes; without that interpreter it is left out, by name.
+an interpreter of its own (`python -m venv flower && flower/bin/pip install flwr==1.41.0`) through the functions of its
+client and, for the server, the same calls as its workflow makes; without that interpreter it is left out, by name.
 """
 
 from __future__ import annotations
