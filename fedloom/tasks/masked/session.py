@@ -12,7 +12,7 @@ from base64 import b64decode, b64encode
 from collections.abc import Callable
 from typing import Any
 
-from fedloom.specs.canonical import canonical_json
+from fedloom.specs.canonical import canonical_json, sha256
 from fedloom.tasks.client_home import client_folder, load_identity, load_registry
 from fedloom.tasks.errors import RunError, StoreError, one_line
 from fedloom.tasks.recipe import MaskingRecipe
@@ -41,9 +41,10 @@ def masking(place: Place) -> MaskingRecipe:
 
 
 def own_folder(place: Place, client: str) -> FolderState:
-    """What a client keeps of this run and round besides its sessions."""
-    folder = client_folder(place.run.fleet.fleet_id, client)
-    return FolderState(folder / "rounds" / place.run.run_id / f"{place.round:05d}")
+    """What a client keeps of this run and round besides its sessions; the same run in another store is another."""
+    run = place.run
+    name = f"{run.run_id}-{sha256(run.store.url.encode())[:8]}"
+    return FolderState(client_folder(run.fleet.fleet_id, client) / "rounds" / name / f"{place.round:05d}")
 
 
 def play(place: Place, stage: str, answer: Callable[[Server, Client], bytes]) -> StepResult:
