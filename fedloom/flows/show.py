@@ -115,6 +115,13 @@ def notes(bundle: JobBundle) -> list[str]:
             f"for protocol {secure.protocol}, pairwise masks (SecAgg+) run: the server sees the sum alone, "
             "without homomorphic encryption or a second party"
         )
+    inputs, private = job.model.input_schema, job.privacy.differential_privacy
+    overlap = -(-(inputs.window_size or DEFAULT_WINDOW) // (inputs.stride or inputs.window_size or DEFAULT_WINDOW))
+    if private.enabled and private.mechanism == "DP-SGD" and overlap > 1:
+        found.append(
+            f"privacy is that of one window, and a sample is in up to {overlap} of them: "
+            "for one sample the promise is weaker (group privacy)"
+        )
     if job.model.input_schema.window_size is None:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:

@@ -2,6 +2,7 @@
 
 import uuid
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import s3fs
@@ -12,6 +13,7 @@ from fedloom.flows.inline import simulate
 from fedloom.flows.result import read_result
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.errors import StoreError
+from fedloom.tasks.privacy.ledger import BudgetError, Cost, account, check, ledgers, read_entries, reserve, signer
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
 
@@ -45,6 +47,36 @@ def test_a_run_on_s3_gives_the_same_model_as_one_in_a_folder(bucket: str, make_r
     on_s3 = s3fs.S3FileSystem().find(f"{bucket}/runs")
     assert any(key.endswith("/runs/champions/fl-tiny.json") for key in on_s3)
     assert not any(b"test-secret-value" in s3fs.S3FileSystem().cat_file(key) for key in on_s3)
+
+
+def test_of_many_that_create_an_object_one_does(bucket: str) -> None:
+    stores = [RunStore(f"{bucket}/runs") for _ in range(6)]
+    with ThreadPoolExecutor(6) as pool:
+        won = list(pool.map(lambda i: stores[i].create("one", bytes([i])), range(6)))
+    assert won.count(True) == 1
+    assert stores[0].read("one") == bytes([won.index(True)])
+    assert stores[0].folders("") == []
+    assert stores[0].create("below/two", b"")
+    assert stores[0].folders("") == ["below"]
+
+
+def test_runs_at_once_on_s3_cannot_overspend(bucket: str) -> None:
+    def charge(number: int) -> bool:
+        try:
+            reserve(
+                RunStore(f"{bucket}/runs"), "fleet", f"run-{number}", "j", Cost(1.0, 1e-5), Cost(3.0, 1.0), signer()
+            )
+        except BudgetError:
+            return False
+        return True
+
+    with ThreadPoolExecutor(6) as pool:
+        assert sum(pool.map(charge, range(6))) == 3
+    store = RunStore(f"{bucket}/runs")
+    entries = read_entries(store, "fleet")
+    assert check(store, "fleet", entries) == []
+    assert account(entries).reserved.epsilon == 3.0
+    assert ledgers(store) == ["fleet"]
 
 
 def test_a_missing_bucket_is_a_clear_error(bucket: str) -> None:

@@ -120,23 +120,19 @@ def per_sample_clipped_sum(
     refuse_mixing(model)
     parameters = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
     total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    built_in = len(parameters) == sum(1 for _ in model.parameters())  # with frozen parameters, take the general way
-    if built_in and type(model) is _Stack and len(x):
+    if len(x) == 0:
+        return total, 0.0
+    if type(model) is _Stack and len(parameters) == len(list(model.parameters())):
         return _stack_sum(model, loss_fn, x, y, max_grad_norm)
-    gradients = _recurrent_gradients if built_in and type(model) is _MeanOverTime else _any_gradients
     size = max(1, _NUMBERS_AT_ONCE // max(1, sum(p.numel() for p in parameters.values())))
     loss = 0.0
-    for rows in torch.arange(len(x)).split(size) if len(x) else ():
-        single, losses = gradients(model, loss_fn, x[rows], y[rows])
-        flat = [single[name].flatten(1) for name in total]
-        squares = torch.stack([g.square().sum(1) for g in flat]).sum(0)
-        finite = torch.isfinite(squares)
-        if not finite.all():
-            squares, flat = squares[finite], [g[finite] for g in flat]
-        factors = _factors(squares, max_grad_norm)
-        for part, g in zip(total.values(), flat, strict=True):
-            part += (factors @ g).view_as(part)
-        loss += losses.sum().item()
+    for some_x, some_y in zip(torch.split(x, size), torch.split(y, size), strict=True):
+        gradients, losses = _single_gradients(model, loss_fn, some_x, some_y, parameters)
+        flat = {name: gradients[name].flatten(1) for name in total}
+        factors = _factors(torch.stack([g.square().sum(1) for g in flat.values()]).sum(0), max_grad_norm)
+        for name, g in flat.items():
+            total[name] += (factors @ torch.where(factors[:, None] > 0, g, 0.0)).view_as(total[name])
+        loss += float(losses.sum())
     return total, loss
 
 
@@ -146,149 +142,92 @@ def private_gradient(
     x: Tensor,
     y: Tensor,
     settings: DpSgd,
-    expected_batch_size: float,
+    expected_batch: float,
     rng: np.random.Generator,
 ) -> float:
-    """Put the noisy gradient of a batch into the trainable parameters' ``.grad``, for any optimiser to step with.
-
-    It is (Σ clipped gradients + N(0, (noise_multiplier·max_grad_norm)²)) / expected_batch_size in each coordinate.
-    What is added to ``.grad`` afterwards without looking at data, such as FedProx's term, costs no privacy.
+    """Put the noisy mean of a batch's clipped gradients into the parameters' ``.grad``.
 
     Args:
-        model: The network, in train mode.
-        loss_fn: Losses [N] of outputs and targets, from `sample_losses`.
-        x: Inputs [N, …] of a batch of `poisson_batches`.
+        model: The network.
+        loss_fn: From `sample_losses`.
+        x: Inputs [N, …]; N may be 0: a batch that nobody is in gets noise too.
         y: Targets [N, …].
-        settings: How much noise and clipping.
-        expected_batch_size: sampling_rate times the number of samples, positive. The size of the batch at hand would
-            tell who is in it.
-        rng: Where the noise comes from, one number a coordinate in the order of the model's parameters.
+        settings: Clipping norm and noise.
+        expected_batch: What the sum is divided by: the size that batches have on average, not that of this one.
+        rng: Draws the noise, of standard deviation ``noise_multiplier · max_grad_norm`` on each coordinate of the sum.
 
     Returns:
-        The sum of the samples' losses, without noise: for the client's eyes only.
+        The sum of the samples' losses; it has no noise, and is not to be released.
 
     Raises:
-        ConfigurationError: when the network mixes samples (`refuse_mixing`).
-        ValueError: when ``loss_fn`` does not give one loss a sample.
+        ConfigurationError: when the network mixes samples.
     """
     total, loss = per_sample_clipped_sum(model, loss_fn, x, y, settings.max_grad_norm)
     scale = settings.noise_multiplier * settings.max_grad_norm
-    count = sum(part.numel() for part in total.values())
-    noise = torch.from_numpy(rng.standard_normal(count, dtype=np.float32)).split([p.numel() for p in total.values()])
-    parameters = dict(model.named_parameters())
-    for (name, part), drawn in zip(total.items(), noise, strict=True):
-        parameters[name].grad = part.add_(drawn.view_as(part), alpha=scale).div_(expected_batch_size)
+    for name, parameter in model.named_parameters():
+        if parameter.requires_grad:
+            noise = torch.from_numpy(rng.standard_normal(tuple(parameter.shape), dtype=np.float32))
+            parameter.grad = total[name].add_(noise, alpha=scale).div_(expected_batch)
     return loss
 
 
-def _factors(squares: Tensor, max_grad_norm: float) -> Tensor:
-    return (max_grad_norm / squares.sqrt()).clamp(max=1.0)
-
-
-def _checked(losses: Tensor, n: int) -> Tensor:
-    if losses.shape != (n,):
-        raise ValueError(f"the loss function gives shape {list(losses.shape)} for {n} samples, expected [{n}]")
-    return losses
+def _factors(squared_norms: Tensor, max_grad_norm: float) -> Tensor:
+    """What each sample's gradient is multiplied by, float32 [N]; 0 where it is not finite."""
+    factors = (max_grad_norm / squared_norms.sqrt().clamp_min(1e-12)).clamp_max(1.0)
+    return torch.where(torch.isfinite(squared_norms), factors, 0.0)
 
 
 def _stack_sum(model: _Stack, loss_fn: LossFunction, x: Tensor, y: Tensor, max_grad_norm: float) -> tuple[State, float]:
-    """The clipped sum of a fully connected stack, without any sample's own gradient.
+    """The clipped sum of a stack of linear layers, without any sample's gradient.
 
-    A layer's gradient for a sample is the outer product of δ, the loss's gradient with respect to the layer's output,
-    and its input a; for the bias it is δ. So its squared norm is ‖δ‖²·(‖a‖² + 1), and the sum of such gradients times
-    factors is one matrix product (Goodfellow 2015, "Efficient per-example gradient computations").
+    A linear layer's gradient for a sample is the outer product of its input a and of the loss's derivative d at its
+    output, whose squared norm is (‖a‖² + 1)·‖d‖² with the bias (Goodfellow 2015, "Efficient per-example gradient
+    computations"); and a weighted sum of outer products is one matrix product.
     """
-    inputs: list[Tensor] = []
-    outputs: list[Tensor] = []
-    names: list[str] = []
-    out = x.flatten(1)
-    for name, part in model.layers.named_children():
+    inputs, outputs, value = [], [], x.flatten(1)
+    for part in model.layers:
         if isinstance(part, nn.Linear):
-            names.append(f"layers.{name}")
-            inputs.append(out.detach())
-            out = part(out)
-            outputs.append(out)
+            inputs.append(value.detach())
+            value = part(value)
+            outputs.append(value)
         else:
-            out = part(out)
-    losses = _checked(loss_fn(out, y), len(x))
-    deltas = list(torch.autograd.grad(losses.sum(), outputs))
-    norms = [d.square().sum(1) * (a.square().sum(1) + 1) for d, a in zip(deltas, inputs, strict=True)]
-    squares = torch.stack(norms).sum(0)
-    finite = torch.isfinite(squares)
-    if not finite.all():
-        squares, deltas, inputs = squares[finite], [d[finite] for d in deltas], [a[finite] for a in inputs]
-    factors = _factors(squares, max_grad_norm).unsqueeze(1)
+            value = part(value)
+    losses = _one_loss_each(loss_fn(value, y), len(x))
+    slopes = torch.autograd.grad(losses.sum(), outputs)
+    squared = torch.stack(
+        [(a.square().sum(1) + 1) * d.square().sum(1) for a, d in zip(inputs, slopes, strict=True)]
+    ).sum(0)
+    factors = _factors(squared, max_grad_norm)
+    held = factors > 0
     total: State = {}
-    for name, delta, a in zip(names, deltas, inputs, strict=True):
-        clipped = delta * factors
-        total[f"{name}.weight"] = clipped.T @ a
-        total[f"{name}.bias"] = clipped.sum(0)
-    return total, losses.sum().item()
+    linear = [(name, part) for name, part in model.named_modules() if isinstance(part, nn.Linear)]
+    for (name, _), a, d in zip(linear, inputs, slopes, strict=True):
+        scaled = torch.where(held[:, None], d * factors[:, None], 0.0)
+        total[f"{name}.weight"] = scaled.T @ torch.where(held[:, None], a, 0.0)
+        total[f"{name}.bias"] = scaled.sum(0)
+    return total, float(losses.detach().sum())
 
 
-def _recurrent_gradients(model: _MeanOverTime, loss_fn: LossFunction, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
-    """Every sample's gradients [N, …] and losses [N] for an LSTM with a linear head.
-
-    torch's own LSTM runs under vmap with some kernels only, one sample after the other. Here the batch runs step by
-    step, and one backward pass gives δ, the loss's gradients with respect to the gates before their activation
-    [N, T, 4·hidden]; a sample's gradients are Σ_t δ_t xᵗ, Σ_t δ_t hᵗ⁻¹ and, for both biases, Σ_t δ_t.
-    """
-    lstm = model.lstm
-    gates: dict[str, Tensor] = {}
-    seen: dict[str, tuple[Tensor, Tensor]] = {}
-    out = x
-    for layer in range(lstm.num_layers):
-        before = out if layer == 0 else nn.functional.dropout(out, lstm.dropout, model.training)
-        ways = []
-        for suffix in (f"_l{layer}", f"_l{layer}_reverse")[: 2 if lstm.bidirectional else 1]:
-            read = before.flip(1) if suffix.endswith("reverse") else before
-            bias = getattr(lstm, f"bias_ih{suffix}") + getattr(lstm, f"bias_hh{suffix}")
-            gates[suffix] = nn.functional.linear(read, getattr(lstm, f"weight_ih{suffix}"), bias)
-            hidden = _run(gates[suffix], getattr(lstm, f"weight_hh{suffix}"))
-            seen[suffix] = read.detach(), nn.functional.pad(hidden.detach()[:, :-1], (0, 0, 1, 0))
-            ways.append(hidden.flip(1) if suffix.endswith("reverse") else hidden)
-        out = torch.cat(ways, dim=2)
-    pooled = model.dropout(out.mean(dim=1))
-    logits = model.head(pooled)
-    losses = _checked(loss_fn(logits, y), len(x))
-    *deltas, last = torch.autograd.grad(losses.sum(), [*gates.values(), logits])
-    single = {"head.weight": last.unsqueeze(2) * pooled.detach().unsqueeze(1), "head.bias": last}
-    for (suffix, (read, previous)), delta in zip(seen.items(), deltas, strict=True):
-        single[f"lstm.weight_ih{suffix}"] = delta.mT @ read
-        single[f"lstm.weight_hh{suffix}"] = delta.mT @ previous
-        single[f"lstm.bias_ih{suffix}"] = single[f"lstm.bias_hh{suffix}"] = delta.sum(1)
-    return single, losses.detach()
-
-
-def _run(gates: Tensor, weight: Tensor) -> Tensor:
-    """The outputs [N, T, hidden] of an LSTM cell whose gates have had their input [N, T, 4·hidden]."""
-    hidden = cell = gates.new_zeros(len(gates), weight.shape[1])
-    outputs = []
-    for given in gates.unbind(1):
-        i, f, g, o = torch.addmm(given, hidden, weight.T).chunk(4, dim=1)
-        cell = f.sigmoid() * cell + i.sigmoid() * g.tanh()
-        hidden = o.sigmoid() * cell.tanh()
-        outputs.append(hidden)
-    return torch.stack(outputs, dim=1)
-
-
-def _any_gradients(model: nn.Module, loss_fn: LossFunction, x: Tensor, y: Tensor) -> tuple[State, Tensor]:
-    """Every sample's gradients [N, …] and losses [N] for any network, each sample as a batch of one."""
-    trained = {name: p.detach() for name, p in model.named_parameters() if p.requires_grad}
+def _single_gradients(
+    model: nn.Module, loss_fn: LossFunction, x: Tensor, y: Tensor, parameters: State
+) -> tuple[State, Tensor]:
+    """The gradient of every sample, [N, …] by name, and the losses [N]."""
     buffers = {name: buffer.detach() for name, buffer in model.named_buffers()}
 
-    def loss_of(trained: State, buffers: State, sample: Tensor, target: Tensor) -> Tensor:
-        out = functional_call(model, {**trained, **buffers}, (sample.unsqueeze(0),))
-        return _checked(loss_fn(out, target.unsqueeze(0)), 1).squeeze(0)
+    def loss_of(weights: State, one_x: Tensor, one_y: Tensor) -> Tensor:
+        out = torch.func.functional_call(model, (weights, buffers), (one_x[None],))
+        return _one_loss_each(loss_fn(out, one_y[None]), 1)[0]
 
-    one = grad_and_value(loss_of)
-    if not any(isinstance(part, nn.RNNBase) for part in model.modules()):
-        try:
-            many = vmap(one, in_dims=(None, None, 0, 0), randomness="different")
-            gradients, losses = many(trained, buffers, x, y)
-            return gradients, losses
-        except RuntimeError:  # what vmap cannot do: branches on values, buffers that change, layers without a rule
-            pass
-    each = [one(trained, {n: b.clone() for n, b in buffers.items()}, *pair) for pair in zip(x, y, strict=True)]
-    single = {name: torch.stack([gradients[name] for gradients, _ in each]) for name in trained}
-    return single, torch.stack([loss for _, loss in each])
+    each = torch.func.grad_and_value(loss_of)
+    if any(isinstance(part, nn.RNNBase) for part in model.modules()):  # torch has no batching rule for these
+        found = [each(parameters, one_x, one_y) for one_x, one_y in zip(x, y, strict=True)]
+        gradients = {name: torch.stack([single[name] for single, _ in found]) for name in parameters}
+        return gradients, torch.stack([loss for _, loss in found])
+    mapped: tuple[State, Tensor] = torch.func.vmap(each, in_dims=(None, 0, 0), randomness="different")(parameters, x, y)
+    return mapped
+
+
+def _one_loss_each(losses: Tensor, samples: int) -> Tensor:
+    if losses.shape != (samples,):
+        raise ValueError(f"the loss function gives shape {list(losses.shape)} for {samples} samples")
+    return losses
