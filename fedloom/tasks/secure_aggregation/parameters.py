@@ -27,7 +27,9 @@ SIGMA, ETA = 40, 30
 RINGS = (32, 64)
 """Bits of the rings that sums are taken in."""
 _MOST_BITS = {32: 22, 64: 32}
-_LEAST_BITS = 16
+_LEAST_BITS, _LEAST_BITS_IN_NOISE = 16, 8
+_MOST_NOISE = 2.0**20
+"""Standard deviation, in steps, up to which integer noise is drawn exactly: numpy's Poisson is wrong from 2^47 on."""
 
 
 class ParameterError(ValueError):
@@ -157,8 +159,9 @@ def fit_ring(clients: int, noise: float = 0.0) -> tuple[int, int]:
         ParameterError: when even 64 bits cannot hold it.
     """
     room = clients + 2 * 12 * noise  # noise leaves twelve standard deviations with a chance below 1e-32
+    fine = floor(log2(_MOST_NOISE / noise)) + 1 if noise else max(_MOST_BITS.values())
     for ring in RINGS:
-        bits = min(_MOST_BITS[ring], floor(log2((1 << ring) / room + 1) - 1e-9))
-        if bits >= _LEAST_BITS:
+        bits = min(_MOST_BITS[ring], fine, floor(log2((1 << ring) / room + 1) - 1e-9))
+        if bits >= (_LEAST_BITS_IN_NOISE if noise else _LEAST_BITS):
             return ring, bits
-    raise ParameterError(f"a ring of {RINGS[-1]} bits does not hold the sum of {clients} clients")
+    raise ParameterError(f"a ring of {RINGS[-1]} bits does not hold the sum of {clients} clients" + (" and its noise" if noise else ""))

@@ -102,6 +102,14 @@ def test_a_noise_source_depends_on_all_that_it_is_for(tmp_path: Path) -> None:
     assert noise_source(bytes(32), "a", 1).random() != drawn[0]
 
 
+@pytest.mark.parametrize("variance", [2.0**10, 2.0**30, 2.0**40])
+def test_skellam_noise_is_right_up_to_the_largest(variance: float) -> None:
+    drawn = skellam(variance, 200_000, np.random.default_rng(4)).astype(float)
+    assert abs(drawn.mean()) < 0.01 * variance**0.5
+    assert abs(drawn.var() / variance - 1) < 0.02
+    assert abs((drawn**4).mean() / drawn.var() ** 2 - 3) < 0.06
+
+
 def test_skellam_noise() -> None:
     drawn = skellam(50.0, 200_000, np.random.default_rng(4))
     assert abs(drawn.mean()) < 0.1

@@ -198,6 +198,16 @@ def test_the_ring_holds_the_sum(clients: int, expected: tuple[int, int]) -> None
     assert clients * ((1 << bits) - 1) < 1 << ring
 
 
+@pytest.mark.parametrize("noise", [0.5, 1.0, 10.0, 141.0, 4_000.0])
+def test_noise_stays_where_it_is_drawn_exactly(noise: float) -> None:
+    ring, bits = fit_ring(12, noise)
+    levels = (1 << (bits - 1)) - 1
+    assert noise * levels <= 2**20
+    assert (12 + 24 * noise) * 2 * levels < 1 << ring
+
+
 def test_too_many_clients_for_any_ring() -> None:
     with pytest.raises(ParameterError, match="a ring of 64 bits does not hold"):
         fit_ring(2**50)
+    with pytest.raises(ParameterError, match="and its noise"):
+        fit_ring(12, 1e6)
