@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import Problem, SpecError
 from fedloom.specs.trails import Trail
-from fedloom.tasks.recipe import MaskingRecipe, PrivacyRecipe, SelectionRecipe, TrainingRecipe
+from fedloom.tasks.recipe import AdaptiveClipRecipe, MaskingRecipe, PrivacyRecipe, SelectionRecipe, TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 _AT: Trail = ("privacy_config", "differential_privacy")
@@ -71,6 +71,7 @@ def privacy_recipe(
         unit="record" if record else "client",
         noise_multiplier=asked.noise_multiplier or 1.0,
         clip=clip,
+        adaptive=None,
         sampling=sums.sampling,
         rate=sums.rate,
         population=sums.population,
@@ -82,7 +83,7 @@ def privacy_recipe(
         budget_epsilon=min((limit.epsilon for limit in limits if limit.epsilon is not None), default=None),
         budget_delta=min((limit.delta for limit in limits if limit.delta is not None), default=None),
     )
-    made = _accounted(bundle, made, masking, rounds)
+    made = _adaptive(bundle, _accounted(bundle, made, masking, rounds), masking, selection.target)
     for limit in limits:
         _within(bundle, made, asked.mechanism or "", limit)
     return made
@@ -116,6 +117,28 @@ def _accounted(bundle: JobBundle, made: PrivacyRecipe, masking: MaskingRecipe | 
     except ConfigurationError as error:
         raise _wrong(bundle, "epsilon", str(error)) from error
     return made
+
+
+def _adaptive(bundle: JobBundle, made: PrivacyRecipe, masking: MaskingRecipe | None, cohort: int) -> PrivacyRecipe:
+    """The norm that follows the updates; what it tells of them is paid with more noise on the update, not epsilon."""
+    from fedloom.tasks.errors import ConfigurationError
+    from fedloom.tasks.privacy.accounting import effective_noise
+
+    asked = bundle.job.privacy.differential_privacy.adaptive_clip
+    if asked is None:
+        return made
+    if made.unit == "record":
+        raise _wrong(bundle, "adaptive_clip", "is for DP-FedAvg: DP-SGD clips gradients, to a fixed norm")
+    if masking is not None:
+        message = "does not go with masks: their ring, and the noise in it, are fitted to a fixed norm"
+        raise _wrong(bundle, "adaptive_clip", message, "write a fixed max_grad_norm, or disable secure_aggregation")
+    count_noise = asked.count_noise or max(cohort / 20, made.noise_multiplier)
+    try:
+        update_noise = effective_noise(made.noise_multiplier, count_noise)
+    except ConfigurationError as error:
+        raise _wrong(bundle, "adaptive_clip", str(error), f"write count_noise: {made.noise_multiplier:g}") from error
+    recipe = AdaptiveClipRecipe(asked.target_quantile, asked.learning_rate, count_noise, update_noise)
+    return replace(made, adaptive=recipe)
 
 
 def _noise_for(made: PrivacyRecipe, masking: MaskingRecipe | None, rounds: int, target: float) -> float:
@@ -240,6 +263,8 @@ def _within(bundle: JobBundle, made: PrivacyRecipe, mechanism: str, limit: Limit
     if limit.noise_multiplier is not None and made.noise_multiplier < limit.noise_multiplier:
         message = f"is {made.noise_multiplier:g}, {source} demands at least {limit.noise_multiplier:g}"
         raise _wrong(bundle, "noise_multiplier", message)
+    if limit.clip is not None and made.adaptive is not None:
+        raise _wrong(bundle, "adaptive_clip", f"may exceed the norm of {limit.clip:g} that {source} allows")
     if limit.clip is not None and made.clip > limit.clip:
         raise _wrong(bundle, "max_grad_norm", f"is {made.clip:g}, {source} allows {limit.clip:g}")
 

@@ -29,7 +29,7 @@ from fedloom.tasks.recipe import (
 )
 from fedloom.tasks.window_spec import WindowSpec
 
-PLAN_FORMAT = 3
+PLAN_FORMAT = 4
 DEFAULT_WINDOW = 64
 """Samples in a window when a job, such as a short one, does not say."""
 CLIENT_STAGES = ("advertise_keys", "share_keys", "mask_update", "confirm_survivors", "reveal_shares")
@@ -150,6 +150,8 @@ def _recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recipe:
     assert fleet is not None, "a job without a fleet is refused before"
     inputs = _inputs(job, bundle.contract)
     model, selection = _model(job, inputs), _selection(job, bundle.selector)
+    if model.architecture == "Transformer":
+        _check_heads(bundle, model)
     quorum = job.orchestration.aggregation.min_quorum or job.orchestration.min_clients
     training = _training(job)
     masking = masking_recipe(bundle, model, inputs, selection, quorum)
@@ -210,6 +212,14 @@ def _model(job: Job, inputs: WindowSpec) -> ModelRecipe:
         output=model.output_schema.type,
         classes=classes.get(model.output_schema.type, 0),
     )
+
+
+def _check_heads(bundle: JobBundle, model: ModelRecipe) -> None:
+    width, heads = (int(str(model.settings[name])) for name in ("hidden_dim", "num_heads"))
+    if width % heads:
+        at = ("model_config", "model_hyperparameters", "num_heads")
+        message = f"hidden_dim ({width}) is no multiple of num_heads ({heads})"
+        raise SpecError([bundle.problem("job", at, "error", message)])
 
 
 def _selection(job: Job, selector: Selector | None) -> SelectionRecipe:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedloom.tasks.architectures import Dense, network, parameter_count
+from fedloom.tasks.architectures import Attention, Convolutional, Dense, network, parameter_count
 from fedloom.tasks.recipe import ModelRecipe, Recipe
 
 _FLOAT = 4
@@ -65,5 +65,10 @@ def _activations(model: ModelRecipe) -> int:
     layers = network(model)
     if isinstance(layers, Dense):
         return sum(layers.widths)
+    if isinstance(layers, Convolutional):
+        return model.window_size * sum(layers.channels) * (5 if layers.residual else 2)
+    if isinstance(layers, Attention):
+        weights = layers.heads * model.window_size
+        return model.window_size * layers.layers * (14 * layers.width + 2 * weights)
     directions = 2 if layers.bidirectional else 1
     return model.window_size * (model.channels + layers.layers * directions * 6 * layers.hidden)

@@ -8,6 +8,20 @@ from fedloom.specs.base import Section
 from fedloom.specs.fields import Count, DpMechanism, Flag, Natural, Number, Positive, Rate
 
 
+class AdaptiveClip(Section):
+    """A clipping norm that follows the updates (Andrew et al. 2021)."""
+
+    target_quantile: Annotated[Rate, Field(gt=0, lt=1)] = Field(
+        0.5, description="Share of the clients whose updates the norm shall not shorten."
+    )
+    learning_rate: Positive = Field(0.2, description="How fast the norm follows, per round (0.2 in the paper).")
+    count_noise: Positive | None = Field(
+        None,
+        description="Standard deviation of the noise on the number of clients within the norm; "
+        "a twentieth of the cohort, and at least noise_multiplier, if not given.",
+    )
+
+
 class DifferentialPrivacy(Section):
     """Noise and clipping, and the budget they must keep."""
 
@@ -31,6 +45,9 @@ class DifferentialPrivacy(Section):
         None,
         description="DP-SGD: probability that a record is in a batch, the same at every client; "
         "batch_size over the smallest client's windows if not given.",
+    )
+    adaptive_clip: AdaptiveClip | None = Field(
+        None, description="DP-FedAvg: let the norm follow the updates, from max_grad_norm on."
     )
     sensitivity: Positive | None = Field(None, description="Bound on the L2 norm of one client's contribution.")
 

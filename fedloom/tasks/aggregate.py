@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -35,6 +36,7 @@ class Gathered:
         bytes_up: Bytes that they sent.
         aborted: Why a session of secure aggregation gave no sum; None when it did.
         session: The numbers of that session.
+        within: Clients whose updates were within the clipping norm, where the next round's follows from it.
     """
 
     total: State
@@ -46,6 +48,7 @@ class Gathered:
     bytes_up: int
     aborted: str | None = None
     session: dict[str, int] | None = None
+    within: int = 0
 
 
 def step(place: Place) -> StepResult:
@@ -62,6 +65,7 @@ def step(place: Place) -> StepResult:
     privacy = run.recipe.privacy
     gathered = gather(place) if run.recipe.masking is None else gather_masked(place, model)
     enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.weight > 0
+    clip = None if privacy is None else float(place.result("distribute")["outputs"]["clip"])
     if enough:
         mean = mean_update(place, gathered)
         with repeatable(run.recipe.threads, 0):
@@ -85,6 +89,8 @@ def step(place: Place) -> StepResult:
             "aborted": gathered.aborted,
             "epsilon": None if privacy is None else spent(privacy, run.recipe.masking, place.round),
             "session": gathered.session,
+            "clip": clip,
+            "next_clip": next_clip(place, clip, gathered) if enough and clip is not None else clip,
         },
         {"model": stored},
     )
@@ -103,9 +109,29 @@ def mean_update(place: Place, gathered: Gathered) -> State:
     if recipe.masking is None:
         secret, sum_of = own_secret(server_folder()), sha256(tensors_to_bytes(total))
         rng = noise_source(secret, "aggregate", place.run.run_id, place.round, sum_of)
-        scale = privacy.noise_multiplier * privacy.clip
+        noise = privacy.noise_multiplier if privacy.adaptive is None else privacy.adaptive.update_noise
+        scale = noise * place.result("distribute")["outputs"]["clip"]
         total = {name: tensor + noise_like(tensor, scale, rng) for name, tensor in sorted(total.items())}
     return {name: tensor / recipe.selection.target for name, tensor in total.items()}
+
+
+def next_clip(place: Place, clip: float, gathered: Gathered) -> float:
+    """The clipping norm of the next round; a fixed one stays.
+
+    It follows a quantile of the updates' norms by C·exp(-η·(b - γ)), where b is the noisy share of the clients that
+    were within C; as for the mean, the share is of the clients that were expected (Andrew et al. 2021,
+    "Differentially private learning with adaptive clipping").
+    """
+    privacy = place.run.recipe.privacy
+    if privacy is None or privacy.adaptive is None:
+        return clip
+    adaptive, expected = privacy.adaptive, place.run.recipe.selection.target
+    secret, sum_of = own_secret(server_folder()), sha256(tensors_to_bytes(gathered.total))
+    rng = noise_source(secret, "clip", place.run.run_id, place.round, sum_of, gathered.within)
+    # Counts of within - 1/2 change by no more than 1/2 with a client, whence the factor in `effective_noise`.
+    centred = gathered.within - gathered.participants / 2
+    share = 0.5 + (centred + rng.normal(0.0, adaptive.count_noise)) / expected
+    return float(clip * np.exp(-adaptive.rate * (share - adaptive.quantile)))
 
 
 def noise_like(tensor: torch.Tensor, scale: float, rng: np.random.Generator) -> torch.Tensor:
@@ -127,7 +153,10 @@ def gather(place: Place) -> Gathered:
     arrived = [(shard, result["outputs"]) for shard, result in enumerate(results) if result["files"]]
     weight = sum(outputs["weight"] for _, outputs in arrived)
     total: State = {}
+    within = 0
     for shard, _ in arrived:
+        if "within" in results[shard]["files"]:
+            within += int(json.loads(place.file("train", "within", shard)))
         part = bytes_to_tensors(place.file("train", "update", shard), f"the update of shard {shard}")
         for name, tensor in part.items():
             total[name] = total[name] + tensor if name in total else tensor
@@ -139,6 +168,7 @@ def gather(place: Place) -> Gathered:
         samples=sum(outputs["samples"] for _, outputs in arrived),
         loss=_mean_loss([outputs for _, outputs in arrived]),
         bytes_up=sum(outputs["bytes_up"] for _, outputs in arrived),
+        within=within,
     )
 
 

@@ -62,11 +62,13 @@ class ClientUpdate:
         delta: New minus received parameters, float32.
         samples: Windows that it trained on.
         loss: Mean loss per window over the last local epoch.
+        within: Whether the update kept its length, as it was within the clipping norm or there is none.
     """
 
     delta: State
     samples: int
     loss: float
+    within: bool = True
 
 
 def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, model_bytes: int) -> Order:
@@ -133,11 +135,12 @@ def fit(
             loss = _epochs(order, windows, model, start, deadline)
         after = float_state(model)
     delta = {name: after[name] - start[name] for name in start}
+    made = delta
     if order.privacy is not None and order.privacy.unit == "client":
         delta = clipped(delta, order.privacy.clip)
     if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
         raise DropoutError("training diverged: the update is not finite")
-    return ClientUpdate(delta, len(windows.x), loss)
+    return ClientUpdate(delta, len(windows.x), loss, within=delta is made)
 
 
 def clipped(delta: State, norm: float) -> State:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from fedloom.specs.canonical import plain
 from fedloom.tasks.client import make_order
 from fedloom.tasks.masked.unmask import chunks
@@ -15,17 +17,22 @@ def step(place: Place) -> StepResult:
     Raises:
         StoreError: when the model is missing or damaged.
     """
-    run = place.run
+    run, recipe = place.run, place.run.recipe
     if place.round == 1:
         digest = place.result("initialise", round=0)["outputs"]["model_digest"]
     else:
-        digest = place.result("aggregate", round=place.round - 1)["outputs"]["model_digest"]
+        before = place.result("aggregate", round=place.round - 1)["outputs"]
+        digest = before["model_digest"]
+        if recipe.privacy is not None and recipe.privacy.adaptive is not None:
+            recipe = replace(recipe, privacy=replace(recipe.privacy, clip=before["next_clip"]))
     size = len(run.store.read(model_key(digest), expect=digest))
     order = run.store.write_json(
-        place.key("order.json"), plain(make_order(run.recipe, run.plan_digest, place.round, digest, size))
+        place.key("order.json"), plain(make_order(recipe, run.plan_digest, place.round, digest, size))
     )
     cohort = place.result("select")["outputs"]["cohort"]
     outputs = {"model_digest": digest, "model_bytes": size, "clients": cohort, "bytes_down": size * cohort}
-    if run.recipe.masking is not None:
-        outputs["chunks"] = list(range(chunks(run.recipe.masking.parameters)))
+    if recipe.privacy is not None:
+        outputs["clip"] = recipe.privacy.clip
+    if recipe.masking is not None:
+        outputs["chunks"] = list(range(chunks(recipe.masking.parameters)))
     return StepResult(outputs, {"order": order})

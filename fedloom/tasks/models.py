@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import math
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from fedloom.specs.canonical import sha256
-from fedloom.tasks.architectures import Dense, Recurrent, network, outputs
+from fedloom.tasks.architectures import Attention, Convolutional, Dense, Recurrent, network, outputs
 from fedloom.tasks.errors import ConfigurationError, one_line
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
@@ -44,6 +45,10 @@ def build_model(recipe: ModelRecipe) -> nn.Module:
     dropout = float(str(recipe.settings["dropout"]))
     if isinstance(layers, Dense):
         return _Stack(layers, dropout, ACTIVATIONS[str(recipe.settings["activation"])])
+    if isinstance(layers, Convolutional):
+        return _Convolutions(layers, dropout, ACTIVATIONS[str(recipe.settings["activation"])])
+    if isinstance(layers, Attention):
+        return _Encoder(layers, dropout, recipe.window_size)
     return _MeanOverTime(layers, dropout)
 
 
@@ -64,7 +69,8 @@ class _Stack(nn.Module):
 class _MeanOverTime(nn.Module):
     def __init__(self, layers: Recurrent, dropout: float) -> None:
         super().__init__()
-        self.lstm = nn.LSTM(
+        recurrent: type[nn.LSTM] | type[nn.GRU] = nn.LSTM if layers.gates == 4 else nn.GRU
+        self.recurrent = recurrent(
             layers.channels,
             layers.hidden,
             layers.layers,
@@ -76,9 +82,65 @@ class _MeanOverTime(nn.Module):
         self.head = nn.Linear(layers.hidden * (2 if layers.bidirectional else 1), layers.outputs)
 
     def forward(self, x: Tensor) -> Tensor:
-        out, _ = self.lstm(x)
+        out, _ = self.recurrent(x)
         logits: Tensor = self.head(self.dropout(out.mean(dim=1)))
         return logits
+
+
+class _Convolutions(nn.Module):
+    def __init__(self, layers: Convolutional, dropout: float, activation: type[nn.Module]) -> None:
+        super().__init__()
+        parts: list[nn.Module] = []
+        for a, b in zip(layers.channels, layers.channels[1:], strict=False):
+            if layers.residual:
+                parts.append(_Block(a, b, layers.kernel, activation))
+            else:
+                parts += [_convolution(a, b, layers.kernel), activation()]
+            parts += [nn.Dropout(dropout)] if dropout else []
+        self.body = nn.Sequential(*parts)
+        self.head = nn.Linear(layers.channels[-1], layers.outputs)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.body(x.transpose(1, 2)).mean(dim=2))
+        return out
+
+
+class _Block(nn.Module):
+    def __init__(self, a: int, b: int, kernel: int, activation: type[nn.Module]) -> None:
+        super().__init__()
+        groups = math.gcd(b, 8)
+        first = [_convolution(a, b, kernel), nn.GroupNorm(groups, b), activation()]
+        self.body = nn.Sequential(*first, _convolution(b, b, kernel), nn.GroupNorm(groups, b))
+        self.shortcut = nn.Identity() if a == b else nn.Conv1d(a, b, 1)
+        self.activation = activation()
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.activation(self.body(x) + self.shortcut(x))
+        return out
+
+
+def _convolution(a: int, b: int, kernel: int) -> nn.Module:
+    """As long as its input: an even kernel sees one sample less of the past than of the future."""
+    pad = nn.ConstantPad1d(((kernel - 1) // 2, kernel // 2), 0.0)
+    return nn.Sequential(pad, nn.Conv1d(a, b, kernel))
+
+
+class _Encoder(nn.Module):
+    def __init__(self, layers: Attention, dropout: float, window: int) -> None:
+        super().__init__()
+        self.project = nn.Linear(layers.channels, layers.width)
+        one = nn.TransformerEncoderLayer(layers.width, layers.heads, 2 * layers.width, dropout, batch_first=True)
+        self.encoder = nn.TransformerEncoder(one, layers.layers, enable_nested_tensor=False)
+        self.head = nn.Linear(layers.width, layers.outputs)
+        at = torch.arange(window).unsqueeze(1)
+        rates = torch.exp(torch.arange(0, layers.width, 2) * (-math.log(10_000.0) / layers.width))
+        waves = torch.stack([torch.sin(at * rates), torch.cos(at * rates)], dim=2).flatten(1)[:, : layers.width]
+        self.register_buffer("positions", waves, persistent=False)  # fixed, so no part of the model that travels
+        self.positions: Tensor
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.head(self.encoder(self.project(x) + self.positions).mean(dim=1))
+        return out
 
 
 def _custom(recipe: ModelRecipe) -> nn.Module:

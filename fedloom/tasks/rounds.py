@@ -102,6 +102,7 @@ def round_line(place: Place) -> dict[str, Any]:
         "train_loss": took["train_loss"],
         "update_norm": took["update_norm"],
         "epsilon": took["epsilon"],
+        "clip": took["clip"],
         "model_digest": took["model_digest"],
         "metrics": measured["metrics"],
         "undefined": measured["undefined"],

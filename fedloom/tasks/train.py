@@ -46,7 +46,7 @@ def step(place: Place) -> StepResult:
     total: State = {}
     dropouts: list[dict[str, str]] = []
     ready: dict[str, bytes] = {}
-    samples, weight, loss, trained = 0, 0.0, 0.0, 0
+    samples, weight, loss, trained, within = 0, 0.0, 0.0, 0, 0
     for client in clients:
         try:
             limit = order.training.client_timeout_s
@@ -69,9 +69,17 @@ def step(place: Place) -> StepResult:
             continue
         add_scaled(total, update.delta, own)
         samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
-        trained += 1
+        trained, within = trained + 1, within + update.within
     if recipe.masking is not None:
         return StepResult({"clients": len(ready), "dropouts": dropouts}, {"messages": store_messages(place, ready)})
+    files = {}
+    if trained:
+        files["update"] = run.store.write(
+            place.key(f"train/shard-{place.shard:05d}.safetensors"), tensors_to_bytes(total)
+        )
+    if trained and recipe.privacy is not None and recipe.privacy.adaptive is not None:
+        # Like the sum, this has no noise yet: it goes into the store and not into what engines show.
+        files["within"] = run.store.write_json(place.key(f"train/shard-{place.shard:05d}.within.json"), within)
     return StepResult(
         {
             "clients": trained,
@@ -82,9 +90,7 @@ def step(place: Place) -> StepResult:
             "loss": loss / weight if weight and recipe.privacy is None else None,
             "bytes_up": order.model_bytes * trained,
         },
-        {"update": run.store.write(place.key(f"train/shard-{place.shard:05d}.safetensors"), tensors_to_bytes(total))}
-        if trained
-        else {},
+        files,
     )
 
 

@@ -28,7 +28,10 @@ def job(folder: Path, secure: dict[str, Any] | None = None, **changes: Any) -> P
     return write_job(folder, **changes)
 
 
-PRIVATE = {"mechanism", "delta", "max_grad_norm", "epsilon", "noise_multiplier", "sampling_rate", "sensitivity"}
+PRIVATE = {
+    *("mechanism", "delta", "max_grad_norm", "epsilon", "noise_multiplier", "sampling_rate", "sensitivity"),
+    "adaptive_clip",
+}
 
 
 def compiled(folder: Path) -> Plan:
@@ -112,6 +115,34 @@ def test_what_lacks_or_contradicts(tmp_path: Path, changes: dict[str, Any], plac
     assert any(words in problem.message for problem in caught.value.problems), caught.value
     if place is not None:
         assert caught.value.problems[0].path == f"privacy_config.differential_privacy.{place}"
+
+
+ADAPTIVE = {**CLIENTS, "noise_multiplier": 3.0, "orchestration_config": UNIFORM, "min_clients": 3}
+
+
+def test_a_norm_that_follows_is_paid_with_noise_and_not_with_epsilon(tmp_path: Path) -> None:
+    fixed = compiled(job(tmp_path / "fixed", **ADAPTIVE)).recipe.privacy
+    moving = compiled(job(tmp_path / "moving", **ADAPTIVE, adaptive_clip={"count_noise": 3.0})).recipe.privacy
+    assert fixed is not None
+    assert moving is not None
+    assert moving.adaptive is not None
+    assert moving.epsilon == fixed.epsilon
+    assert moving.adaptive.update_noise == pytest.approx(3.0 / (1 - 1 / 4) ** 0.5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({**ADAPTIVE, "adaptive_clip": {"count_noise": 1.0}}, "too little"),
+        ({**RECORDS, "epsilon": 8.0, "adaptive_clip": {}}, "is for DP-FedAvg"),
+        ({**ADAPTIVE, "min_clients": 4, "adaptive_clip": {},
+          "secure": {"enabled": True, "threshold": 3, "dropout_tolerance": 2}}, "does not go with masks"),
+    ],
+)  # fmt: skip
+def test_where_a_norm_cannot_follow(tmp_path: Path, changes: dict[str, Any], words: str) -> None:
+    with pytest.raises(SpecError, match=words) as caught:
+        compiled(job(tmp_path / "job", **changes))
+    assert caught.value.problems[0].path.startswith("privacy_config.differential_privacy.adaptive_clip")
 
 
 POLICY = {

@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -7,6 +8,7 @@ import torch
 from fedloom.tasks.architectures import DEFAULTS, outputs, parameter_count
 from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.models import build_model, float_state, load_state, loss_function, optimizer, rehearse
+from fedloom.tasks.privacy.dp_sgd import per_sample_clipped_sum, sample_losses
 from fedloom.tasks.recipe import ModelRecipe, TrainingRecipe
 
 
@@ -24,6 +26,14 @@ CASES = [
     model("LSTM", hidden_dim=5),
     model("LSTM", "multi_class", hidden_dim=5, num_layers=3, bidirectional=True, dropout=0.2),
     model("LSTM", num_layers=2),
+    model("GRU", num_layers=2, hidden_dim=6, bidirectional=True),
+    model("CNN"),
+    model("CNN", "multi_class", num_channels=(5, 7, 6), kernel_size=4, dropout=0.1),
+    model("CNN", "reconstruction_error", num_channels=(4,)),
+    model("ResNet"),
+    model("ResNet", "multi_class", num_channels=(6, 6, 9), kernel_size=2, dropout=0.3, activation="gelu"),
+    model("Transformer"),
+    model("Transformer", "multi_class", hidden_dim=9, num_heads=3, num_layers=1, dropout=0.1),
     model("Autoencoder", "reconstruction_error", latent_dim=4),
     model("Autoencoder", "reconstruction_error", hidden_dims=(20, 9), latent_dim=4, dropout=0.1),
 ]
@@ -34,6 +44,28 @@ def test_parameters_counted_without_torch_are_those_that_torch_builds(recipe: Mo
     built = build_model(recipe)
     assert parameter_count(recipe) == sum(p.numel() for p in built.parameters())
     assert built(torch.zeros(2, 10, 3)).shape == (2, outputs(recipe))
+
+
+@pytest.mark.parametrize("recipe", CASES, ids=lambda r: f"{r.architecture}-{r.output}")
+def test_every_network_has_gradients_of_single_samples(recipe: ModelRecipe) -> None:
+    """As privacy of records needs them: their sum is the gradient of the summed loss, where nothing is clipped."""
+    torch.manual_seed(0)
+    built = build_model(recipe).eval()
+    loss = {"binary_classification": "BCEWithLogitsLoss", "multi_class": "CrossEntropyLoss"}
+    measure = sample_losses(replace(training(loss=loss.get(recipe.output, "MSELoss")), class_weights=()))
+    x = torch.randn(5, 10, 3)
+    y = x.flatten(1) if recipe.output == "reconstruction_error" else torch.tensor([0, 1, 1, 0, 1])
+    total, _ = per_sample_clipped_sum(built, measure, x, y, 1e9)
+    measure(built(x), y).sum().backward()  # type: ignore[no-untyped-call]
+    for name, parameter in built.named_parameters():
+        assert parameter.grad is not None
+        assert torch.allclose(total[name], parameter.grad, atol=1e-5)
+
+
+def test_order_in_time_matters_to_a_transformer() -> None:
+    torch.manual_seed(0)
+    built, x = build_model(model("Transformer")).eval(), torch.randn(2, 10, 3)
+    assert not torch.allclose(built(x), built(x.flip(1)))
 
 
 def test_reference_autoencoder_has_the_known_size() -> None:

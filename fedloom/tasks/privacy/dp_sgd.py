@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.models import LossFunction, State, _Stack
@@ -127,7 +128,8 @@ def per_sample_clipped_sum(
     size = max(1, _NUMBERS_AT_ONCE // max(1, sum(p.numel() for p in parameters.values())))
     loss = 0.0
     for some_x, some_y in zip(torch.split(x, size), torch.split(y, size), strict=True):
-        gradients, losses = _single_gradients(model, loss_fn, some_x, some_y, parameters)
+        with sdpa_kernel(SDPBackend.MATH):  # attention's fused kernels do not take samples one by one
+            gradients, losses = _single_gradients(model, loss_fn, some_x, some_y, parameters)
         flat = {name: gradients[name].flatten(1) for name in total}
         factors = _factors(torch.stack([g.square().sum(1) for g in flat.values()]).sum(0), max_grad_norm)
         for name, g in flat.items():

@@ -164,4 +164,5 @@ def fit_ring(clients: int, noise: float = 0.0) -> tuple[int, int]:
         bits = min(_MOST_BITS[ring], fine, floor(log2((1 << ring) / room + 1) - 1e-9))
         if bits >= (_LEAST_BITS_IN_NOISE if noise else _LEAST_BITS):
             return ring, bits
-    raise ParameterError(f"a ring of {RINGS[-1]} bits does not hold the sum of {clients} clients" + (" and its noise" if noise else ""))
+    what = f"the sum of {clients} clients" + (" and its noise" if noise else "")
+    raise ParameterError(f"a ring of {RINGS[-1]} bits does not hold {what}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -80,6 +81,23 @@ def test_the_noise_on_a_sum_has_its_size(make_run: MakeRun, secure: bool) -> Non
     assert len(moved) > 10_000
     assert abs(moved.std() / expected - 1) < 0.05
     assert abs(moved.mean()) < expected / 20
+
+
+@pytest.mark.parametrize(("first", "falls"), [(0.1, False), (1_000.0, True)])
+def test_the_norm_follows_the_updates(make_run: MakeRun, first: float, falls: bool) -> None:
+    """From far below all updates it rises every round, from far above it falls; the factor is exp(±0.2/2) and noise."""
+    adaptive = {"target_quantile": 0.5, "learning_rate": 0.2, "count_noise": 0.2}
+    promise = {**CLIENTS, "max_grad_norm": first, "noise_multiplier": 0.2, "adaptive_clip": adaptive}
+    run = private(make_run, promise, num_rounds=4)
+    digest = whole(run)
+    clips = [line["clip"] for line in map(json.loads, run.store.read(run.key("round.jsonl")).splitlines())]
+    assert clips[0] == first
+    steps = np.diff(np.log(clips))
+    assert len(steps) == 3
+    assert all(steps < 0) if falls else all(steps > 0)
+    assert abs(abs(steps.mean()) - 0.1) < 0.03
+    again = private(make_run, promise, num_rounds=4, store=str(run.folder.parent / "again"))
+    assert whole(again) == digest
 
 
 def test_updates_are_clipped_as_a_whole() -> None:
