@@ -70,6 +70,13 @@ def test_names_and_schedules_do_not_change_the_digest(tmp_path: Path) -> None:
     assert plan_digest(compiled(after)) == before
 
 
+def test_heads_must_divide_the_width(tmp_path: Path) -> None:
+    settings = {"hidden_dim": 30, "num_heads": 4}
+    folder = write_job(tmp_path / "job", architecture="Transformer", model_hyperparameters=settings)
+    with pytest.raises(SpecError, match=r"hidden_dim \(30\) is no multiple of num_heads \(4\)"):
+        compiled(folder)
+
+
 def test_seed_and_rounds_can_be_replaced(tiny_job: Path) -> None:
     plan = compiled(tiny_job, seed=99, rounds=2)
     assert (plan.recipe.seed, plan.recipe.rounds, plan.loop.rounds) == (99, 2, 2)
@@ -99,7 +106,7 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 
 REFUSED = [
-    ({"architecture": "GRU", "model_hyperparameters": None}, "architecture", "architecture GRU"),
+    ({"framework": "JAX"}, "framework", "framework JAX"),
     ({"algorithm": "SCAFFOLD"}, "algorithm", "algorithm SCAFFOLD"),
     ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),

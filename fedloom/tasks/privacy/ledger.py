@@ -227,7 +227,8 @@ def check(store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: 
             found.append(f"entry {number}: run {entry['run']} reserves twice")
         known[entry["run"]] = (entry["kind"], cost)
         previous = sha256(canonical_json(entry))
-    if store.exists(_key(ledger, len(entries) + 2)):
+    # In this order: others may append while this one looks.
+    if store.exists(_key(ledger, len(entries) + 2)) and not store.exists(_key(ledger, len(entries) + 1)):
         found.append(f"entry {len(entries) + 1}: it is missing, and a later one is there")
     return found
 

@@ -124,6 +124,13 @@ def test_entries_that_are_gone_or_swapped_or_garbage(store: RunStore) -> None:
             read_entries(store, NAME)
 
 
+def test_entries_that_others_append_meanwhile_are_no_gap(store: RunStore) -> None:
+    seen = read_entries(store, NAME)
+    charge(store, "a")
+    charge(store, "b")
+    assert check(store, NAME, seen) == []
+
+
 def test_another_key_is_refused(store: RunStore) -> None:
     charge(store, "a")
     with pytest.raises(LedgerError, match="the signature is not that of key"):
