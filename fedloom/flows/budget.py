@@ -11,6 +11,7 @@ import math
 import re
 from dataclasses import dataclass, replace
 
+from fedloom.flows.protect import ROOM_FOR_NOISE
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import Problem, SpecError
 from fedloom.specs.trails import Trail
@@ -104,6 +105,9 @@ def _accounted(bundle: JobBundle, made: PrivacyRecipe, masking: MaskingRecipe | 
     try:
         if asked.noise_multiplier is None:
             made = replace(made, noise_multiplier=_noise_for(made, masking, rounds, asked.epsilon or 0.0))
+            if masking is not None and made.unit == "client" and made.noise_multiplier > ROOM_FOR_NOISE:
+                message = f"{asked.epsilon:g} takes more noise than the masks' ring is fitted to without being told"
+                raise _wrong(bundle, "noise_multiplier", message, f"write {made.noise_multiplier:.4g} or a little more")
         made = replace(made, epsilon=spent(made, masking, rounds))
         if asked.epsilon is not None and made.epsilon > asked.epsilon * _CLOSE:
             need = _noise_for(made, masking, rounds, asked.epsilon)

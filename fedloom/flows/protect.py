@@ -14,6 +14,8 @@ from fedloom.tasks.window_spec import WindowSpec
 
 _SECURE: Trail = ("privacy_config", "secure_aggregation")
 _USUAL_DROPOUT = 0.05
+ROOM_FOR_NOISE = 10.0
+"""Noise multiplier that the ring is fitted to where a job leaves its noise to calibration."""
 _SAMPLES = "data_samples"
 
 
@@ -91,7 +93,9 @@ def _noise(bundle: JobBundle, clients: int, survivors: int) -> float:
     if not private.enabled or private.mechanism != "DP-FedAvg":
         return 0.0
     corrupt = bundle.job.privacy.secure_aggregation.assumed_corrupt
-    return (private.noise_multiplier or 10.0) * sqrt(clients / max(1, survivors - floor(corrupt * survivors + 1e-9)))
+    return (private.noise_multiplier or ROOM_FOR_NOISE) * sqrt(
+        clients / max(1, survivors - floor(corrupt * survivors + 1e-9))
+    )
 
 
 def _wrong(bundle: JobBundle, field: str, message: str) -> SpecError:

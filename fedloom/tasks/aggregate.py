@@ -67,7 +67,7 @@ def step(place: Place) -> StepResult:
     enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.weight > 0
     clip = None if privacy is None else float(place.result("distribute")["outputs"]["clip"])
     if enough:
-        mean = mean_update(place, gathered)
+        mean = mean_update(place, gathered, clip)
         with repeatable(run.recipe.threads, 0):
             norm: float | None = float(torch.stack([t.square().sum() for t in mean.values()]).sum().sqrt())
         model = {name: (tensor.to(torch.float64) + mean[name]).to(tensor.dtype) for name, tensor in model.items()}
@@ -96,7 +96,7 @@ def step(place: Place) -> StepResult:
     )
 
 
-def mean_update(place: Place, gathered: Gathered) -> State:
+def mean_update(place: Place, gathered: Gathered, clip: float | None) -> State:
     """The weighted mean; with privacy of clients, the noisy sum over the number of clients that were expected.
 
     That number is fixed: dividing by how many came would tell whether one did. Under masks the sum has its noise
@@ -110,8 +110,8 @@ def mean_update(place: Place, gathered: Gathered) -> State:
         secret, sum_of = own_secret(server_folder()), sha256(tensors_to_bytes(total))
         rng = noise_source(secret, "aggregate", place.run.run_id, place.round, sum_of)
         noise = privacy.noise_multiplier if privacy.adaptive is None else privacy.adaptive.update_noise
-        scale = noise * place.result("distribute")["outputs"]["clip"]
-        total = {name: tensor + noise_like(tensor, scale, rng) for name, tensor in sorted(total.items())}
+        assert clip is not None, "an order with privacy says its norm"
+        total = {name: tensor + noise_like(tensor, noise * clip, rng) for name, tensor in sorted(total.items())}
     return {name: tensor / recipe.selection.target for name, tensor in total.items()}
 
 

@@ -135,12 +135,13 @@ def fit(
             loss = _epochs(order, windows, model, start, deadline)
         after = float_state(model)
     delta = {name: after[name] - start[name] for name in start}
-    made = delta
+    within = True
     if order.privacy is not None and order.privacy.unit == "client":
-        delta = clipped(delta, order.privacy.clip)
+        short = clipped(delta, order.privacy.clip)
+        delta, within = short, short is delta
     if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
         raise DropoutError("training diverged: the update is not finite")
-    return ClientUpdate(delta, len(windows.x), loss, within=delta is made)
+    return ClientUpdate(delta, len(windows.x), loss, within)
 
 
 def clipped(delta: State, norm: float) -> State:

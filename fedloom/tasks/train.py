@@ -27,6 +27,7 @@ from fedloom.tasks.secure_aggregation.quantise import Quantiser
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.select import shard_clients
 from fedloom.tasks.step import Place, StepResult
+from fedloom.tasks.store import Stored
 
 
 def step(place: Place) -> StepResult:
@@ -72,14 +73,6 @@ def step(place: Place) -> StepResult:
         trained, within = trained + 1, within + update.within
     if recipe.masking is not None:
         return StepResult({"clients": len(ready), "dropouts": dropouts}, {"messages": store_messages(place, ready)})
-    files = {}
-    if trained:
-        files["update"] = run.store.write(
-            place.key(f"train/shard-{place.shard:05d}.safetensors"), tensors_to_bytes(total)
-        )
-    if trained and recipe.privacy is not None and recipe.privacy.adaptive is not None:
-        # Like the sum, this has no noise yet: it goes into the store and not into what engines show.
-        files["within"] = run.store.write_json(place.key(f"train/shard-{place.shard:05d}.within.json"), within)
     return StepResult(
         {
             "clients": trained,
@@ -90,8 +83,20 @@ def step(place: Place) -> StepResult:
             "loss": loss / weight if weight and recipe.privacy is None else None,
             "bytes_up": order.model_bytes * trained,
         },
-        files,
+        write_sum(place, total, within) if trained else {},
     )
+
+
+def write_sum(place: Place, total: State, within: int) -> dict[str, Stored]:
+    """Write what the shard's clients gave together, and where the clipping norm follows it, how many were within.
+
+    Neither has noise yet: they go into the store and not into what engines show.
+    """
+    store, privacy, name = place.run.store, place.run.recipe.privacy, f"train/shard-{place.shard:05d}"
+    files = {"update": store.write(place.key(f"{name}.safetensors"), tensors_to_bytes(total))}
+    if privacy is not None and privacy.adaptive is not None:
+        files["within"] = store.write_json(place.key(f"{name}.within.json"), within)
+    return files
 
 
 def read_order(place: Place) -> Order:

@@ -117,6 +117,23 @@ def test_what_lacks_or_contradicts(tmp_path: Path, changes: dict[str, Any], plac
         assert caught.value.problems[0].path == f"privacy_config.differential_privacy.{place}"
 
 
+def test_noise_beyond_the_rings_room_must_be_written_down(tmp_path: Path) -> None:
+    """Calibrated after the ring is chosen, it could make the sum wrap: the number in the spec is what the ring fits."""
+    secure = {"enabled": True, "threshold": 3, "dropout_tolerance": 2}
+    changes: dict[str, Any] = {**CLIENTS, "min_clients": 4, "orchestration_config": UNIFORM, "epsilon": 0.1}
+    with pytest.raises(SpecError, match="more noise than the masks' ring is fitted to") as caught:
+        compiled(job(tmp_path / "left", secure, **changes))
+    hint = caught.value.problems[0].hint
+    assert hint is not None
+    needed = float(hint.split()[1])
+    recipe = compiled(job(tmp_path / "told", secure, **changes, noise_multiplier=needed * 1.01)).recipe
+    assert recipe.masking is not None
+    assert recipe.privacy is not None
+    assert recipe.privacy.epsilon <= 0.1
+    levels = (1 << (recipe.masking.bits - 1)) - 1
+    assert recipe.privacy.noise_multiplier * levels * 2**0.5 <= 2**20
+
+
 ADAPTIVE = {**CLIENTS, "noise_multiplier": 3.0, "orchestration_config": UNIFORM, "min_clients": 3}
 
 

@@ -29,7 +29,7 @@ RINGS = (32, 64)
 _MOST_BITS = {32: 22, 64: 32}
 _LEAST_BITS, _LEAST_BITS_IN_NOISE = 16, 8
 _MOST_NOISE = 2.0**20
-"""Standard deviation, in steps, up to which integer noise is drawn exactly: numpy's Poisson is wrong from 2^47 on."""
+"""Largest standard deviation of integer noise, in steps: from variances of 2^47 on numpy's Poisson is too wide."""
 
 
 class ParameterError(ValueError):
