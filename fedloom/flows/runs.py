@@ -8,7 +8,7 @@ from pathlib import Path
 
 from fedloom.flows.plan import Plan, plan_digest
 from fedloom.specs.bundle import JobBundle
-from fedloom.specs.canonical import plain
+from fedloom.specs.canonical import canonical_json, plain
 from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
@@ -17,7 +17,7 @@ _NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 
 
 def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
-    """The run of a plan; the plan is written into its folder of the store.
+    """The run of a plan; the plan is written into its folder of the store, and the roster beside the runs.
 
     Args:
         plan: The compiled plan of the bundle.
@@ -40,6 +40,7 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
     run = Run(plan.recipe, plan_digest(plan), bundle.fleet, bundle.folder, RunStore(store), name)
     if not run.store.exists(run.key("plan.json")):
         run.store.write_json(run.key("plan.json"), plain(plan))
+        run.store.write_content("fleets", ".json", canonical_json(bundle.fleet.roster))  # what its digest names
     return run
 
 

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
-from fedloom.flows.compile import DEFAULT_WINDOW
 from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, Step, plan_digest
+from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
 from fedloom.tasks.recipe import Recipe

@@ -96,9 +96,14 @@ class Fleet:
 
     @cached_property
     def digest(self) -> str:
-        """SHA-256 of the roster: clients, data locations and attributes, not its name or file form."""
+        """SHA-256 of the roster's canonical JSON."""
+        return digest(self.roster)
+
+    @property
+    def roster(self) -> dict[str, Any]:
+        """The roster as JSON: clients, data locations and attributes, not its name or file form."""
         attributes = {name: [_plain(value) for value in values] for name, values in self.attributes.items()}
-        return digest({"clients": self.clients, "data": self.data, "attributes": attributes})
+        return {"clients": self.clients, "data": self.data, "attributes": attributes}
 
 
 def load_fleet(path: Path, shown_as: str | None = None) -> Fleet:

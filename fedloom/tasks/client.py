@@ -146,10 +146,15 @@ def fit(
 
 def clipped(delta: State, norm: float) -> State:
     """An update, scaled down to an L2 norm over all its tensors where it is longer."""
-    length = float(torch.stack([tensor.double().square().sum() for tensor in delta.values()]).sum().sqrt())
-    if not length > norm:
+    long = length(delta)
+    if not long > norm:
         return delta
-    return {name: tensor * (norm / length) for name, tensor in delta.items()}
+    return {name: tensor * (norm / long) for name, tensor in delta.items()}
+
+
+def length(delta: State) -> float:
+    """L2 norm of an update over all its tensors."""
+    return float(torch.stack([tensor.double().square().sum() for tensor in delta.values()]).sum().sqrt())
 
 
 def _private_steps(

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from fedloom.specs.canonical import restore, sha256
-from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, receive
+from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, length, receive
 from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.client_home import client_folder
 from fedloom.tasks.determinism import repeatable
@@ -47,6 +47,7 @@ def step(place: Place) -> StepResult:
     total: State = {}
     dropouts: list[dict[str, str]] = []
     ready: dict[str, bytes] = {}
+    figures: dict[str, dict[str, float]] = {}
     samples, weight, loss, trained, within = 0, 0.0, 0.0, 0, 0
     for client in clients:
         try:
@@ -71,6 +72,7 @@ def step(place: Place) -> StepResult:
         add_scaled(total, update.delta, own)
         samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
         trained, within = trained + 1, within + update.within
+        figures[client] = {"samples": update.samples, "loss": update.loss, "norm": length(update.delta), "weight": own}
     if recipe.masking is not None:
         return StepResult({"clients": len(ready), "dropouts": dropouts}, {"messages": store_messages(place, ready)})
     return StepResult(
@@ -83,19 +85,22 @@ def step(place: Place) -> StepResult:
             "loss": loss / weight if weight and recipe.privacy is None else None,
             "bytes_up": order.model_bytes * trained,
         },
-        write_sum(place, total, within) if trained else {},
+        write_sum(place, total, within, figures) if trained else {},
     )
 
 
-def write_sum(place: Place, total: State, within: int) -> dict[str, Stored]:
+def write_sum(place: Place, total: State, within: int, figures: dict[str, dict[str, float]]) -> dict[str, Stored]:
     """Write what the shard's clients gave together, and where the clipping norm follows it, how many were within.
 
-    Neither has noise yet: they go into the store and not into what engines show.
+    Neither has noise yet: they go into the store and not into what engines show. Figures of single clients are
+    written where no privacy is promised.
     """
     store, privacy, name = place.run.store, place.run.recipe.privacy, f"train/shard-{place.shard:05d}"
     files = {"update": store.write(place.key(f"{name}.safetensors"), tensors_to_bytes(total))}
     if privacy is not None and privacy.adaptive is not None:
         files["within"] = store.write_json(place.key(f"{name}.within.json"), within)
+    if privacy is None:
+        files["clients"] = store.write_json(place.key(f"{name}.clients.json"), figures)
     return files
 
 

@@ -18,6 +18,7 @@ from fedloom.tasks.client import fit, make_order
 from fedloom.tasks.client_data import ClientDataError, read_windows
 from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError
 from fedloom.tasks.evaluate import _sample
+from fedloom.tasks.gather import client_figures
 from fedloom.tasks.losses import record_loss
 from fedloom.tasks.model_store import model_key, read_model
 from fedloom.tasks.models import build_model
@@ -260,3 +261,11 @@ def test_lines_of_rounds_are_made_anew_when_the_file_lacks_them(make_run: MakeRu
     lines = run.store.read(run.key("round.jsonl"))
     run.store.write(run.key("round.jsonl"), lines.splitlines(keepends=True)[1])
     assert read_result(run) == whole
+
+
+def test_figures_of_single_clients_are_kept_where_no_privacy_is_promised(make_run: MakeRun) -> None:
+    run = make_run(num_rounds=1)
+    until(run, "aggregate")
+    figures = client_figures(Place(run, 1))
+    assert sorted(figures) == sorted(run.fleet.clients)
+    assert all(each["samples"] == 40 and each["norm"] > 0 and each["weight"] == 40 for each in figures.values())

@@ -1,0 +1,52 @@
+"""How a job's validation becomes what the steps read."""
+
+from __future__ import annotations
+
+from fedloom.specs.job import Job
+from fedloom.specs.job_release import Bounds
+from fedloom.tasks.metrics import HIGHER_IS_BETTER, canonical_metric
+from fedloom.tasks.recipe import Bound, EvaluationRecipe
+
+_DEFAULT_METRICS = {
+    "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
+    "multi_class": ("accuracy", "f1_score"),
+    "reconstruction_error": ("reconstruction_error", "auc"),
+}
+
+
+def evaluation_recipe(job: Job) -> EvaluationRecipe:
+    """How a model is judged."""
+    asked, output = job.validation, job.model.output_schema
+    holdout = asked.holdout_dataset
+    stopping = job.training.global_training.early_stopping
+    watched = stopping if stopping is not None and stopping.enabled else None
+    bounds = [
+        _bound(f"target {metric.name}", metric.name, metric.target)
+        for metric in asked.metrics
+        if metric.target is not None
+    ]
+    bounds += [_bound(f"threshold {name}", name, value) for name, value in sorted(asked.thresholds.items())]
+    names = [canonical_metric(metric.name) for metric in asked.metrics] or _DEFAULT_METRICS[output.type]
+    stop_metric = canonical_metric(watched.metric or names[0]) if watched else None
+    extra = [bound.metric for bound in bounds] + ([stop_metric] if stop_metric else [])
+    return EvaluationRecipe(
+        holdout=holdout.source if holdout is not None else None,
+        holdout_size=holdout.size if holdout is not None else None,
+        stratified=holdout is not None and holdout.stratified,
+        metrics=tuple(dict.fromkeys([*names, *extra])),
+        bounds=tuple(bounds),
+        threshold=0.5 if output.threshold is None else output.threshold,
+        stop_metric=stop_metric,
+        stop_value=watched.threshold if watched else None,
+        patience=watched.patience if watched else None,
+    )
+
+
+def _bound(name: str, metric: str, value: float | Bounds) -> Bound:
+    """A limit; a bare number is a minimum or a maximum, whichever is the metric's good direction."""
+    metric = canonical_metric(metric)
+    if isinstance(value, Bounds):
+        return Bound(name, metric, value.min, value.max)
+    if HIGHER_IS_BETTER[metric]:
+        return Bound(name, metric, float(value), None)
+    return Bound(name, metric, None, float(value))

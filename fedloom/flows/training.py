@@ -1,0 +1,30 @@
+"""How a job's training becomes what the steps read."""
+
+from __future__ import annotations
+
+from fedloom.flows.support import LOSSES
+from fedloom.specs.job import Job
+from fedloom.tasks.recipe import TrainingRecipe
+
+_CLIENT_TIMEOUT_MINUTES = 60
+"""How long a client may train when the job does not say."""
+
+
+def training_recipe(job: Job) -> TrainingRecipe:
+    """What a client does with the model."""
+    training = job.training
+    settings = training.hyperparameters
+    kwargs = settings.optimizer_kwargs.model_dump(exclude_none=True)
+    return TrainingRecipe(
+        algorithm=training.algorithm,
+        optimizer=settings.optimizer,
+        optimizer_settings=tuple(sorted(kwargs.items())),
+        learning_rate=settings.learning_rate,
+        proximal=(settings.mu or 0.0) if training.algorithm == "FedProx" else 0.0,
+        loss=settings.loss_function or LOSSES[job.model.output_schema.type][0],
+        class_weights=settings.class_weights or (),
+        local_epochs=training.local_epochs,
+        batch_size=training.batch_size,
+        shuffle=training.shuffle,
+        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
+    )

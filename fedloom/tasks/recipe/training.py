@@ -1,0 +1,36 @@
+"""What the steps read of training at a client."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class TrainingRecipe:
+    """What a client does with the model.
+
+    Attributes:
+        algorithm: "FedAvg" or "FedProx".
+        optimizer: Name in the specs.
+        optimizer_settings: Its settings besides the learning rate.
+        learning_rate: Step size.
+        proximal: FedProx's mu; 0 for FedAvg.
+        loss: Name of the loss function.
+        class_weights: One weight a class, or empty.
+        local_epochs: Passes over the client's data in a round.
+        batch_size: Windows in a batch.
+        shuffle: Draw a new order of the windows in every epoch.
+        client_timeout_s: Seconds after which a client counts as late.
+    """
+
+    algorithm: str
+    optimizer: str
+    optimizer_settings: tuple[tuple[str, float | bool], ...]
+    learning_rate: float
+    proximal: float
+    loss: str
+    class_weights: tuple[float, ...]
+    local_epochs: int
+    batch_size: int
+    shuffle: bool
+    client_timeout_s: float
