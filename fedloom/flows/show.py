@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from fedloom.flows.estimate import estimate
+from fedloom.flows.kinds import kind_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.specs.bundle import JobBundle
@@ -14,13 +15,14 @@ from fedloom.specs.canonical import plain
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
+_MOVED = {"train": "model down, update up", "evaluate": "model down", "aggregate": "update up"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def as_tree(plan: Plan) -> str:
     """The DAG as an indented tree, with the digest and the estimates."""
     recipe, cost = plan.recipe, estimate(plan.recipe)
-    lines = [f"{plan.job_id}  (model {recipe.model_version}, seed {recipe.seed})"]
+    lines = [f"{plan.job_id}  (kind {recipe.kind}, model {recipe.model_version}, seed {recipe.seed})"]
     lines += [f"├─ {step.name}{_remarks(step, cost.shards)}" for step in plan.setup]
     until = plan.loop.until
     lines.append(f"├─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
@@ -32,7 +34,7 @@ def as_tree(plan: Plan) -> str:
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
         f"parameters           {_count(cost.parameters)}",
-        f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
+        f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
         *_masking(recipe),
@@ -83,6 +85,7 @@ def epsilons(recipe: Recipe) -> tuple[tuple[int, float], ...]:
 def as_json(plan: Plan, bundle: JobBundle) -> str:
     """The plan, its digest, the estimates and the notes as JSON."""
     shown = {
+        "kind": plan.recipe.kind,
         "digest": plan_digest(plan),
         "plan": plain(plan),
         "estimate": asdict(estimate(plan.recipe)),
@@ -126,7 +129,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return found + _contract_notes(bundle) + _selector_notes(bundle)
+    return kind_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:

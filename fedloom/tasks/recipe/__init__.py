@@ -9,6 +9,8 @@ from dataclasses import dataclass
 
 from fedloom.tasks.recipe.aggregation import AggregationRecipe, MaskingRecipe
 from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
+from fedloom.tasks.recipe.given import GivenRecipe
+from fedloom.tasks.recipe.measuring import MeasuringRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
 from fedloom.tasks.recipe.selection import SelectionRecipe
@@ -20,7 +22,9 @@ __all__ = [
     "AggregationRecipe",
     "Bound",
     "EvaluationRecipe",
+    "GivenRecipe",
     "MaskingRecipe",
+    "MeasuringRecipe",
     "ModelRecipe",
     "PrivacyRecipe",
     "Recipe",
@@ -36,6 +40,7 @@ class Recipe:
     """Everything that steps of one job read.
 
     Attributes:
+        kind: "train", "evaluate" (no update of the model) or "aggregate" (of updates that are given).
         job_id: The job.
         model_version: Version of the model that the job makes.
         seed: Where all randomness comes from.
@@ -44,8 +49,11 @@ class Recipe:
         threads: Threads of a step; fixed, because sums depend on how they are split.
         masking: Secure aggregation; None for updates that the server may see.
         privacy: Differential privacy; None for none.
+        measuring: What clients measure; None but in a job of kind evaluate.
+        given: The updates of a job of kind aggregate; None in others.
     """
 
+    kind: str
     job_id: str
     model_version: str
     seed: int
@@ -60,3 +68,5 @@ class Recipe:
     masking: MaskingRecipe | None
     privacy: PrivacyRecipe | None
     evaluation: EvaluationRecipe
+    measuring: MeasuringRecipe | None
+    given: GivenRecipe | None
