@@ -8,6 +8,7 @@ from fedloom.flows.evaluation import evaluation_recipe
 from fedloom.flows.protect import masking_recipe
 from fedloom.flows.runnable import signals_of
 from fedloom.flows.selection import selection_recipe
+from fedloom.flows.source import source_digest
 from fedloom.flows.training import training_recipe
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract, signal_catalog
@@ -52,6 +53,8 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         masking=masking,
         privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
         evaluation=evaluation_recipe(job),
+        model_source=job.model.model_source,
+        model_source_digest=source_digest(bundle),
     )
 
 

@@ -195,6 +195,8 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "secure_aggregation": place.result("aggregate")["outputs"]["session"],
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
+        "model_source": run.recipe.model_source,
+        "model_source_digest": place.result("initialise", round=0)["outputs"]["source_digest"],
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],
         "metrics": place.result("evaluate")["outputs"]["metrics"],
         "undefined": place.result("evaluate")["outputs"]["undefined"],

@@ -44,6 +44,8 @@ class Recipe:
         threads: Threads of a step; fixed, because sums depend on how they are split.
         masking: Secure aggregation; None for updates that the server may see.
         privacy: Differential privacy; None for none.
+        model_source: The trained model to start from; None for parameters drawn from the seed.
+        model_source_digest: SHA-256 of its file, where that lies in the job's folder.
     """
 
     job_id: str
@@ -60,3 +62,5 @@ class Recipe:
     masking: MaskingRecipe | None
     privacy: PrivacyRecipe | None
     evaluation: EvaluationRecipe
+    model_source: str | None
+    model_source_digest: str | None
