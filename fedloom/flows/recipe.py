@@ -9,6 +9,7 @@ from fedloom.flows.kinds import given_recipe, judged_twice, measuring_recipe, ro
 from fedloom.flows.protect import masking_recipe
 from fedloom.flows.runnable import signals_of
 from fedloom.flows.selection import selection_recipe
+from fedloom.flows.source import source_digest
 from fedloom.flows.training import training_recipe
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract, signal_catalog
@@ -57,6 +58,8 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         evaluation=judged_twice(job, evaluation),
         measuring=measuring_recipe(job, evaluation),
         given=given_recipe(job),
+        model_source=job.model.model_source,
+        model_source_digest=source_digest(bundle),
     )
 
 

@@ -119,6 +119,8 @@ def notes(bundle: JobBundle) -> list[str]:
             "without homomorphic encryption or a second party"
         )
     inputs, private = job.model.input_schema, job.privacy.differential_privacy
+    if private.enabled and job.model.model_source is not None:
+        found.append("epsilon is that of this run's rounds: what the model it starts from had cost is not in it")
     overlap = -(-(inputs.window_size or DEFAULT_WINDOW) // (inputs.stride or inputs.window_size or DEFAULT_WINDOW))
     if private.enabled and private.mechanism == "DP-SGD" and overlap > 1:
         found.append(

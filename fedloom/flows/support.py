@@ -69,8 +69,6 @@ def _model(job: Job) -> Iterator[Finding]:
         )
     if output.threshold is not None and output.type != "binary_classification":
         yield ("model_config", "output_schema", "threshold"), f"a threshold for {output.type} is not built yet"
-    if model.model_source is not None:
-        yield ("model_config", "model_source"), "starting from a trained model is not built yet"
 
 
 def _training(job: Job) -> Iterator[Finding]:

@@ -50,8 +50,8 @@ def step(place: Place) -> StepResult:
     """Judge the round; on the last round of the run, also the release.
 
     The loop ends when the model is not finite, when too few clients took part, when early stopping says so, or
-    after the last round. Its last model is promoted to champion if every check passes. An evaluation has no model of its
-    own: it moves no champion, and a pass says that the model keeps the limits.
+    after the last round. Its last model is promoted to champion if every check passes. An evaluation has no model of
+    its own: it moves no champion, and a pass says that the model keeps the limits.
     """
     run = place.run
     safety = [finite(place), participation(place)]
@@ -201,6 +201,8 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
         "given_by_clients": place.result("aggregate")["files"],
+        "model_source": run.recipe.model_source,
+        "model_source_digest": place.result("initialise", round=0)["outputs"]["source_digest"],
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],
         "metrics": place.result("evaluate")["outputs"]["metrics"],
         "undefined": place.result("evaluate")["outputs"]["undefined"],

@@ -93,7 +93,9 @@ def _combine(how: str, values: list[float], weights: list[float]) -> float:
         return sum(weight * value for weight, value in zip(weights, values, strict=True)) / sum(weights)
     if how == "average":
         return sum(values) / len(values)
-    return {"min": min, "max": max, "median": median}[how](values)
+    if how == "median":
+        return float(median(values))
+    return min(values) if how == "min" else max(values)
 
 
 def _gathered(place: Place) -> tuple[dict[str, dict[str, Any]], list[dict[str, str]]]:

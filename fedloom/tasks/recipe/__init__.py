@@ -51,6 +51,8 @@ class Recipe:
         privacy: Differential privacy; None for none.
         measuring: What clients measure; None but in a job of kind evaluate.
         given: The updates of a job of kind aggregate; None in others.
+        model_source: The trained model to start from; None for parameters drawn from the seed.
+        model_source_digest: SHA-256 of its file, where that lies in the job's folder.
     """
 
     kind: str
@@ -70,3 +72,5 @@ class Recipe:
     evaluation: EvaluationRecipe
     measuring: MeasuringRecipe | None
     given: GivenRecipe | None
+    model_source: str | None
+    model_source_digest: str | None
