@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedloom.tasks.recipe.aggregation import AggregationRecipe, MaskingRecipe
+from fedloom.tasks.recipe.aggregation import (
+    AggregationRecipe,
+    CheckRecipe,
+    MaskingRecipe,
+    RobustRecipe,
+    ServerOptimizerRecipe,
+    StalenessRecipe,
+)
 from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
@@ -19,14 +26,18 @@ __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
     "Bound",
+    "CheckRecipe",
     "EvaluationRecipe",
     "MaskingRecipe",
     "ModelRecipe",
     "PrivacyRecipe",
     "Recipe",
+    "RobustRecipe",
     "Scalar",
     "SelectionRecipe",
+    "ServerOptimizerRecipe",
     "Setting",
+    "StalenessRecipe",
     "TrainingRecipe",
 ]
 
