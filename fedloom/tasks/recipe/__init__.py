@@ -7,7 +7,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedloom.tasks.recipe.aggregation import AggregationRecipe, MaskingRecipe
+from fedloom.tasks.recipe.aggregation import (
+    AggregationRecipe,
+    CheckRecipe,
+    MaskingRecipe,
+    RobustRecipe,
+    ServerOptimizerRecipe,
+    StalenessRecipe,
+)
 from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
 from fedloom.tasks.recipe.given import GivenRecipe
 from fedloom.tasks.recipe.measuring import MeasuringRecipe
@@ -21,6 +28,7 @@ __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
     "Bound",
+    "CheckRecipe",
     "EvaluationRecipe",
     "GivenRecipe",
     "MaskingRecipe",
@@ -28,9 +36,12 @@ __all__ = [
     "ModelRecipe",
     "PrivacyRecipe",
     "Recipe",
+    "RobustRecipe",
     "Scalar",
     "SelectionRecipe",
+    "ServerOptimizerRecipe",
     "Setting",
+    "StalenessRecipe",
     "TrainingRecipe",
 ]
 
