@@ -121,7 +121,4 @@ def given_recipe(job: Job) -> GivenRecipe | None:
     """The updates that an aggregate job combines; None for the other kinds."""
     if job.kind != "aggregate" or job.aggregation is None or job.aggregation.updates is None:
         return None
-    checks = job.aggregation.quality_checks
-    stale = checks.staleness if checks is not None and checks.enabled else None
-    most = stale.max_rounds_stale if stale is not None else job.orchestration.aggregation.staleness_threshold
-    return GivenRecipe(job.aggregation.updates, most, stale is None or stale.action == "exclude")
+    return GivenRecipe(job.aggregation.updates)

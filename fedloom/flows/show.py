@@ -110,7 +110,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
-    if job.orchestration.aggregation.staleness_threshold is not None:
+    if job.kind == "train" and job.orchestration.aggregation.staleness_threshold is not None:
         found.append("rounds are synchronous: no update is ever stale")
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):

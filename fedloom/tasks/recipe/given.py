@@ -10,11 +10,7 @@ class GivenRecipe:
     """Updates that others made.
 
     Attributes:
-        location: The folder of their index.
-        most_stale: Rounds by which an update may be late; None for any number.
-        exclude_stale: Whether later ones are left out, and not only marked.
+        location: The folder of their index, in the job's folder or a URL.
     """
 
     location: str
-    most_stale: int | None
-    exclude_stale: bool
