@@ -103,11 +103,13 @@ _KINDS = {"train": _trained, "evaluate": _measured, "aggregate": _collected}
 
 
 def _finish(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    export = () if recipe.output is None else (Step("export", ("report",), needs, retries=1),)
     if recipe.privacy is None:
-        return (Step("report", (), needs, retries=1),)
+        return (Step("report", (), needs, retries=1), *export)
     return (
         Step("commit_privacy", (), needs, retries=1, at_server=True),
         Step("report", ("commit_privacy",), needs, retries=1),
+        *export,
     )
 
 

@@ -122,3 +122,9 @@ def given_recipe(job: Job) -> GivenRecipe | None:
     if job.kind != "aggregate" or job.aggregation is None or job.aggregation.updates is None:
         return None
     return GivenRecipe(job.aggregation.updates)
+
+
+def increment_of(job: Job) -> str | None:
+    """The part of a model's version that grows when it is released; None where versions are written by hand."""
+    versions = job.versioning
+    return versions.increment if versions is not None and versions.auto_version and job.kind != "evaluate" else None

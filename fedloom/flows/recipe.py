@@ -5,7 +5,8 @@ from __future__ import annotations
 from fedloom.flows.aggregation import aggregation_recipe
 from fedloom.flows.budget import privacy_recipe
 from fedloom.flows.evaluation import evaluation_recipe
-from fedloom.flows.kinds import given_recipe, judged_twice, measuring_recipe, rounds_of
+from fedloom.flows.kinds import given_recipe, increment_of, judged_twice, measuring_recipe, rounds_of
+from fedloom.flows.outputs import output_recipe
 from fedloom.flows.protect import masking_recipe
 from fedloom.flows.runnable import signals_of
 from fedloom.flows.selection import selection_recipe
@@ -58,6 +59,8 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         evaluation=judged_twice(job, evaluation),
         measuring=measuring_recipe(job, evaluation),
         given=given_recipe(job),
+        increment=increment_of(job),
+        output=output_recipe(job),
         model_source=job.model.model_source,
         model_source_digest=source_digest(bundle),
     )

@@ -8,6 +8,7 @@ from typing import Any
 from fedloom.flows.data import dataset_names
 from fedloom.specs.bundle import JobBundle
 from fedloom.tasks import datasets
+from fedloom.tasks.export import exports_of
 from fedloom.tasks.report import fate, last_round, summarise
 from fedloom.tasks.step import Run
 
@@ -21,6 +22,7 @@ class RunResult:
         run_id: The run.
         plan_digest: The recipe it followed.
         model_digest: SHA-256 of its last model.
+        model_version: The version with which it was released; None where it was not.
         rounds: Rounds done.
         metrics: Held-out metrics of that model; in an evaluation those of its clients, and the holdout's with a prefix.
         undefined: Why the others have no value.
@@ -28,6 +30,7 @@ class RunResult:
         measured: In an evaluation, the clients' pooled metrics and those of groups.
         privacy: What the rounds cost in differential privacy, and for whom; None where the job asks for none.
         participation: Clients asked and clients that gave an update, over all rounds.
+        exported: Where its files for others lie, by what they are.
         store: URL of the run store.
     """
 
@@ -35,6 +38,7 @@ class RunResult:
     run_id: str
     plan_digest: str
     model_digest: str
+    model_version: str | None
     rounds: int
     metrics: dict[str, float]
     undefined: dict[str, str]
@@ -42,6 +46,7 @@ class RunResult:
     measured: dict[str, Any] | None
     privacy: dict[str, Any] | None
     participation: dict[str, int]
+    exported: dict[str, str]
     store: str
 
 
@@ -51,7 +56,7 @@ def read_result(run: Run) -> RunResult:
     Raises:
         RunError: when it has not.
     """
-    return RunResult(**summarise(last_round(run)), store=run.store.url)
+    return RunResult(**summarise(last_round(run)), exported=exports_of(run), store=run.store.url)
 
 
 _AGAIN = "this run has ended and is only shown again; mend the cause, then start another with --name"
@@ -66,7 +71,7 @@ def _measured(result: RunResult) -> list[str]:
         return []
     pooled = result.measured["pooled"]["metrics"]
     groups = [
-        f"         {group['column']} {group['value']}: {group['clients']} clients  "
+        f"         {group['column']} {group['value']}: {group['clients']} client{'s' * (group['clients'] > 1)}  "
         + "  ".join(f"{name} {value:.4f}" for name, value in list(group["metrics"].items())[:3])
         for group in result.measured["groups"]
     ]
@@ -89,6 +94,7 @@ def as_text(result: RunResult, bundle: JobBundle) -> str:
         f"gate     {gate['decision']}: {fate(asdict(result))}",
         *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
         *([] if gate["decision"] == "pass" else [f"again    {_AGAIN}"]),
+        *(f"export   {role}: {place}" for role, place in result.exported.items()),
         f"model    {result.model_digest}",
         f"plan     {result.plan_digest}",
         f"store    {result.store}",

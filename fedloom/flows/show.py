@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from fedloom.flows.estimate import estimate
 from fedloom.flows.kinds import kind_notes
+from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.specs.bundle import JobBundle
@@ -131,7 +132,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return kind_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
+    return kind_notes(job) + output_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedloom.flows.kinds import kind_unbuilt
+from fedloom.flows.outputs import output_unbuilt
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.job import Job
 from fedloom.specs.problems import Problem
@@ -46,10 +47,7 @@ def _job(job: Job) -> Iterator[Finding]:
     yield from kind_unbuilt(job)
     if job.aggregation is not None:
         yield ("aggregation_config",), "jobs that only aggregate, and robust aggregation, are not built yet"
-    if job.output is not None:
-        yield ("output",), "reports and model exports are not built yet; results stand in the run store"
-    if job.versioning is not None:
-        yield ("versioning",), "automatic model versions are not built yet; model_config.version is used"
+    yield from output_unbuilt(job)
 
 
 def _model(job: Job) -> Iterator[Finding]:

@@ -60,20 +60,23 @@ def step(place: Place) -> StepResult:
     checks = safety
     key = place.key("evidence.json")
     decision: Outcome | None = None
+    released: str | None = None
     if stop is None:
         run.store.write_json(key, _evidence(place, checks, None))
     else:
         with champion.decided_alone(run):
             checks, decision = _judge_release(place, safety, stop, key)
             if decision == "pass" and run.recipe.kind != "evaluate":
-                champion.promote(run, place.round, place.result("evaluate")["outputs"])
+                measured = place.result("evaluate")["outputs"]
+                released = champion.promote(run, place.round, measured, champion.current(run))
     metrics = write_rounds(place, now)
     return StepResult(
         {
             "stop": stop is not None,
             "stop_reason": stop,
             "decision": decision,
-            "promoted": decision == "pass" and run.recipe.kind != "evaluate",
+            "promoted": released is not None,
+            "model_version": released,
             "checks": [{"name": c.name, "outcome": c.outcome, "reason": c.reason} for c in checks],
         },
         {"evidence": run.store.stat(key), "rounds": metrics},

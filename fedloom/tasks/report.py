@@ -66,6 +66,7 @@ def summarise(last: Place) -> dict[str, Any]:
         "run_id": last.run.run_id,
         "plan_digest": last.run.plan_digest,
         "model_digest": end["model_digest"],
+        "model_version": outputs["model_version"],
         "rounds": end["round"],
         "metrics": end["metrics"],
         "undefined": end["undefined"],
@@ -90,7 +91,8 @@ def fate(summary: Mapping[str, Any]) -> str:
     if summary["kind"] == "evaluate":
         kept = summary["gate"]["decision"] == "pass"
         return f"the model {'keeps' if kept else 'does not keep'} the limits; the champion is as it was"
-    return "promoted to champion" if summary["gate"]["promoted"] else "the model is not released"
+    version = summary["model_version"]
+    return f"promoted to champion, version {version}" if version is not None else "the model is not released"
 
 
 def measured_by_clients(last: Place) -> dict[str, Any] | None:

@@ -44,6 +44,7 @@ STEPS: Mapping[str, str] = {
     "gate": "fedloom.tasks.gate",
     "commit_privacy": "fedloom.tasks.privacy.commit_privacy",
     "report": "fedloom.tasks.report",
+    "export": "fedloom.tasks.export",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""
 

@@ -19,6 +19,7 @@ from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
 from fedloom.tasks.recipe.given import GivenRecipe
 from fedloom.tasks.recipe.measuring import MeasuringRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
+from fedloom.tasks.recipe.output import OutputRecipe
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
 from fedloom.tasks.recipe.selection import SelectionRecipe
 from fedloom.tasks.recipe.training import TrainingRecipe
@@ -34,6 +35,7 @@ __all__ = [
     "MaskingRecipe",
     "MeasuringRecipe",
     "ModelRecipe",
+    "OutputRecipe",
     "PrivacyRecipe",
     "Recipe",
     "RobustRecipe",
@@ -61,6 +63,8 @@ class Recipe:
         masking: Secure aggregation; None for updates that the server may see.
         privacy: Differential privacy; None for none.
         measuring: What clients measure; None but in a job of kind evaluate.
+        increment: The part of the version that grows with a release: "major", "minor" or "patch"; None for none.
+        output: What it leaves for others; None for nothing.
         given: The updates of a job of kind aggregate; None in others.
         model_source: The trained model to start from; None for parameters drawn from the seed.
         model_source_digest: SHA-256 of its file, where that lies in the job's folder.
@@ -83,5 +87,7 @@ class Recipe:
     evaluation: EvaluationRecipe
     measuring: MeasuringRecipe | None
     given: GivenRecipe | None
+    increment: str | None
+    output: OutputRecipe | None
     model_source: str | None
     model_source_digest: str | None
