@@ -40,7 +40,7 @@ def step(place: Place) -> StepResult:
     def put(role: str, destination: str, name: str, data: bytes) -> None:
         store, key = _target(run, destination, name)
         stored = store.write(key, data)
-        exported[role] = {"at": f"{store.url}/{key}", "sha256": stored.sha256, "bytes": stored.bytes}
+        exported[role] = {"at": f"{store.url}/{key}", "file": name, "sha256": stored.sha256, "bytes": stored.bytes}
         if store is run.store:
             files[role] = stored
 
@@ -49,7 +49,8 @@ def step(place: Place) -> StepResult:
     elif wanted.model is not None:
         put("model", wanted.model_to, f"model{_SUFFIXES[wanted.model]}", model_file(run, last, wanted.model))
     if wanted.records is not None:
-        known = {"summary": summary, "model": exported.get("model"), **records(last, wanted.records)}
+        own = {name: value for name, value in exported.get("model", {}).items() if name != "at"}
+        known = {"summary": summary, "model": own or None, **records(last, wanted.records)}
         put("metadata", wanted.model_to, "metadata.json", canonical_json(known))
     if wanted.report is not None:
         page = _PAGES[wanted.report]
