@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedloom.flows.estimate import shard_memory
+from fedloom.flows.estimate import measure_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
@@ -43,16 +43,14 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
-    train = _train(recipe)
-    masked = () if recipe.masking is None else _masked(one)
-    last = masked[-1] if masked else train
+    given = _KINDS[recipe.kind](recipe, one)
     # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
     secret = recipe.privacy is not None and recipe.privacy.unit == "client"
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
         setup=(
-            Step("validate", (), one, retries=1, at_clients=bool(masked)),
+            Step("validate", (), one, retries=1, at_clients=recipe.masking is not None),
             Step("initialise", ("validate",), one, retries=1),
             *([Step("reserve_privacy", ("initialise",), one, retries=1, at_server=True)] if recipe.privacy else []),
         ),
@@ -60,10 +58,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
             rounds=recipe.rounds,
             steps=(
                 Step("select", (), one, retries=1, at_server=secret),
-                Step("distribute", ("select",), one, retries=1),
-                train,
-                *masked,
-                Step("aggregate", (last.name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
+                *given,
+                Step("aggregate", (given[-1].name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
@@ -74,12 +70,46 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     )
 
 
+def _trained(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients give is an update, in the open or under masks."""
+    masked = () if recipe.masking is None else _masked(needs)
+    return (Step("distribute", ("select",), needs, retries=1), _train(recipe), *masked)
+
+
+def _measured(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients give is how the model does on their data."""
+    return (
+        Step("distribute", ("select",), needs, retries=1),
+        Step(
+            "measure",
+            ("distribute",),
+            Resources(cpus=recipe.threads, memory_bytes=measure_memory(recipe)),
+            retries=1,
+            timeout_s=2 * recipe.training.client_timeout_s * recipe.selection.shard_size,
+            fan_out=OutputRef("select", "shards"),
+            may_be_lost=True,
+        ),
+    )
+
+
+def _collected(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients gave lies ready."""
+    shards = OutputRef("select", "shards")
+    return (Step("collect", ("select",), needs, retries=1, fan_out=shards, may_be_lost=True),)
+
+
+_KINDS = {"train": _trained, "evaluate": _measured, "aggregate": _collected}
+"""By kind of job, the steps of a round between the choice of clients and what becomes of what they give."""
+
+
 def _finish(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    export = () if recipe.output is None else (Step("export", ("report",), needs, retries=1),)
     if recipe.privacy is None:
-        return (Step("report", (), needs, retries=1),)
+        return (Step("report", (), needs, retries=1), *export)
     return (
         Step("commit_privacy", (), needs, retries=1, at_server=True),
         Step("report", ("commit_privacy",), needs, retries=1),
+        *export,
     )
 
 

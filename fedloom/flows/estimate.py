@@ -9,6 +9,8 @@ from fedloom.tasks.recipe import ModelRecipe, Recipe
 
 _FLOAT = 4
 _DOUBLE = 8
+MEASURED_AT_ONCE = 512
+"""Windows that a measurement scores in one batch."""
 _OPTIMIZER_COPIES = {"SGD": 1, "AdaGrad": 1, "RMSprop": 2, "Adam": 2}
 """Copies of the parameters that an optimiser keeps, at most."""
 
@@ -19,7 +21,7 @@ class Estimate:
 
     Attributes:
         parameters: Numbers in the model.
-        bytes_per_client_and_round: Model down plus update up, float32.
+        bytes_per_client_and_round: Model down, update up, or both, float32.
         bytes_total: Over all rounds and the whole cohort.
         shards: Shards of a round.
         memory_per_shard_bytes: Tensors of one training step, without Python and torch themselves
@@ -36,14 +38,15 @@ class Estimate:
 def estimate(recipe: Recipe) -> Estimate:
     """Estimate the costs of a run that goes through all its rounds with full cohorts."""
     parameters = parameter_count(recipe.model)
-    moved = None if parameters is None else 2 * parameters * _FLOAT
+    ways = 2 if recipe.kind == "train" else 1
+    moved = None if parameters is None else ways * parameters * _FLOAT
     cohort = recipe.selection.target
     return Estimate(
         parameters=parameters,
         bytes_per_client_and_round=moved,
         bytes_total=None if moved is None else moved * cohort * recipe.rounds,
         shards=-(-cohort // recipe.selection.shard_size),
-        memory_per_shard_bytes=shard_memory(recipe),
+        memory_per_shard_bytes=measure_memory(recipe) if recipe.kind == "evaluate" else shard_memory(recipe),
     )
 
 
@@ -58,6 +61,14 @@ def shard_memory(recipe: Recipe) -> int | None:
     copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
     batch = recipe.training.batch_size * _activations(recipe.model)
     return parameters * (copies * _FLOAT + _DOUBLE) + 2 * batch * _FLOAT
+
+
+def measure_memory(recipe: Recipe) -> int | None:
+    """Bytes of tensors in a measuring step: the model as received and as loaded, and the activations of a batch."""
+    parameters = parameter_count(recipe.model)
+    if parameters is None:
+        return None
+    return 2 * parameters * _FLOAT + MEASURED_AT_ONCE * _activations(recipe.model) * _FLOAT
 
 
 def _activations(model: ModelRecipe) -> int:

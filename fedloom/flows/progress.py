@@ -74,7 +74,7 @@ class ProgressDisplay:
         parts = [
             f"round {round:>{len(str(self.plan.loop.rounds))}}/{self.plan.loop.rounds}",
             f"clients {took['participants']}/{took['cohort']}",
-            f"loss {loss}",
+            *([f"loss {loss}"] if self.plan.recipe.kind != "evaluate" else []),
             *(f"{name} {measured[name]:.4f}" for name in shown),
             f"{now - self._round_started:.1f} s",
         ]

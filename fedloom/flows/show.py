@@ -7,6 +7,8 @@ from collections.abc import Iterator
 from dataclasses import asdict
 
 from fedloom.flows.estimate import estimate
+from fedloom.flows.kinds import kind_notes
+from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.specs.bundle import JobBundle
@@ -14,13 +16,14 @@ from fedloom.specs.canonical import plain
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
+_MOVED = {"train": "model down, update up", "evaluate": "model down", "aggregate": "update up"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def as_tree(plan: Plan) -> str:
     """The DAG as an indented tree, with the digest and the estimates."""
     recipe, cost = plan.recipe, estimate(plan.recipe)
-    lines = [f"{plan.job_id}  (model {recipe.model_version}, seed {recipe.seed})"]
+    lines = [f"{plan.job_id}  (kind {recipe.kind}, model {recipe.model_version}, seed {recipe.seed})"]
     lines += [f"├─ {step.name}{_remarks(step, cost.shards)}" for step in plan.setup]
     until = plan.loop.until
     lines.append(f"├─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
@@ -32,7 +35,7 @@ def as_tree(plan: Plan) -> str:
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
         f"parameters           {_count(cost.parameters)}",
-        f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
+        f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
         *_masking(recipe),
@@ -83,6 +86,7 @@ def epsilons(recipe: Recipe) -> tuple[tuple[int, float], ...]:
 def as_json(plan: Plan, bundle: JobBundle) -> str:
     """The plan, its digest, the estimates and the notes as JSON."""
     shown = {
+        "kind": plan.recipe.kind,
         "digest": plan_digest(plan),
         "plan": plain(plan),
         "estimate": asdict(estimate(plan.recipe)),
@@ -107,7 +111,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
-    if job.orchestration.aggregation.staleness_threshold is not None:
+    if job.kind == "train" and job.orchestration.aggregation.staleness_threshold is not None:
         found.append("rounds are synchronous: no update is ever stale")
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
@@ -116,6 +120,8 @@ def notes(bundle: JobBundle) -> list[str]:
             "without homomorphic encryption or a second party"
         )
     inputs, private = job.model.input_schema, job.privacy.differential_privacy
+    if private.enabled and job.model.model_source is not None:
+        found.append("epsilon is that of this run's rounds: what the model it starts from had cost is not in it")
     overlap = -(-(inputs.window_size or DEFAULT_WINDOW) // (inputs.stride or inputs.window_size or DEFAULT_WINDOW))
     if private.enabled and private.mechanism == "DP-SGD" and overlap > 1:
         found.append(
@@ -126,7 +132,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return found + _contract_notes(bundle) + _selector_notes(bundle)
+    return kind_notes(job) + output_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fedloom.flows.kinds import kind_unbuilt
+from fedloom.flows.outputs import output_unbuilt
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.job import Job
 from fedloom.specs.problems import Problem
@@ -42,12 +44,10 @@ def _job(job: Job) -> Iterator[Finding]:
     yield from _clients(job)
     yield from _privacy(job)
     yield from _evaluation(job)
+    yield from kind_unbuilt(job)
     if job.aggregation is not None:
         yield ("aggregation_config",), "jobs that only aggregate, and robust aggregation, are not built yet"
-    if job.output is not None:
-        yield ("output",), "reports and model exports are not built yet; results stand in the run store"
-    if job.versioning is not None:
-        yield ("versioning",), "automatic model versions are not built yet; model_config.version is used"
+    yield from output_unbuilt(job)
 
 
 def _model(job: Job) -> Iterator[Finding]:
@@ -67,8 +67,6 @@ def _model(job: Job) -> Iterator[Finding]:
         )
     if output.threshold is not None and output.type != "binary_classification":
         yield ("model_config", "output_schema", "threshold"), f"a threshold for {output.type} is not built yet"
-    if model.model_source is not None:
-        yield ("model_config", "model_source"), "starting from a trained model is not built yet"
 
 
 def _training(job: Job) -> Iterator[Finding]:
@@ -119,21 +117,14 @@ def _privacy(job: Job) -> Iterator[Finding]:
 
 def _evaluation(job: Job) -> Iterator[Finding]:
     asked, output = job.validation, job.model.output_schema.type
-    if asked.evaluation_mode:
-        yield ("validation_config", "evaluation_mode"), "jobs that only evaluate are not built yet"
     for i, metric in enumerate(asked.metrics):
         yield from _metric(("validation_config", "metrics", i, "name"), metric.name, output)
-        if metric.aggregation is not None:
-            yield (
-                ("validation_config", "metrics", i, "aggregation"),
-                "metrics measured by clients are not built yet; metrics come from the holdout",
-            )
     for name in asked.thresholds:
         yield from _metric(("validation_config", "thresholds", name), name, output)
     stopping = job.training.global_training.early_stopping
     if stopping is not None and stopping.enabled and stopping.metric is not None:
         yield from _metric(("training_config", "global_training", "early_stopping", "metric"), stopping.metric, output)
-    if asked.disaggregate_by:
+    if asked.disaggregate_by and job.kind != "evaluate":
         yield ("validation_config", "disaggregate_by"), "metrics by group are not built yet"
     for name, section in (("bias_fairness", asked.bias_fairness), ("drift_detection", asked.drift_detection)):
         if section is not None and section.enabled:

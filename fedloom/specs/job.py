@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import Field
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Email, JobStatus, Name, Priority, Timestamp
+from fedloom.specs.fields import Email, JobKind, JobStatus, Name, Priority, Timestamp
 from fedloom.specs.job_aggregation import AggregationSpec
 from fedloom.specs.job_model import ModelSpec
 from fedloom.specs.job_orchestration import OrchestrationSpec
@@ -35,6 +35,12 @@ class JobMetadata(Section):
     contact: Email | None = Field(None, description="E-mail address of the owner.")
     created_at: Timestamp | None = Field(None, description="When it was written (RFC 3339).")
     updated_at: Timestamp | None = Field(None, description="When it was last changed (RFC 3339).")
+    kind: JobKind = Field(
+        "train",
+        description="train makes a model in rounds, evaluate measures one at the clients, aggregate combines updates "
+        "that are given. If not given: evaluate where validation_config.evaluation_mode is true, aggregate where "
+        "aggregation_config.updates says where updates lie, else train.",
+    )
     status: JobStatus = Field("draft", description="Where it stands in its life.")
     priority: Priority = Field("medium", description="Its priority among other jobs.")
 
@@ -66,6 +72,11 @@ class Job(Section):
     tags: tuple[Name, ...] = Field((), description="Words to find the job by.")
     related_documents: tuple[RelatedDocument, ...] = Field((), description="Documents that belong to it.")
     change_history: tuple[Change, ...] = Field((), description="Past changes.")
+
+    @property
+    def kind(self) -> JobKind:
+        """What a run of it does; derived where the job does not say, see `fedloom.specs.normalise`."""
+        return self.metadata.kind
 
     @property
     def job_id(self) -> str:

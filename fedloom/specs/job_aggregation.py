@@ -89,6 +89,11 @@ class AggregationSpec(Section):
     algorithm: (
         Literal["FedAvg", "FedProx", "FedOpt", "FedYogi", "FedAdam", "SCAFFOLD", "Krum", "Median", "TrimmedMean"] | None
     ) = Field(None, description="Base algorithm; that of training_config if not given.")
+    updates: Name | None = Field(
+        None,
+        description="Where given updates lie: a folder with an index.json, in the job folder or as a URL. "
+        "The job then trains nothing.",
+    )
     weighting: Weighting | None = Field(None, description="What updates are weighted by.")
     byzantine_robust: ByzantineRobust | None = Field(None, description="Withstand hostile updates.")
     quality_checks: QualityChecks | None = Field(None, description="Checks of each update.")

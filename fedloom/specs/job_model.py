@@ -79,7 +79,11 @@ class ModelSpec(Section):
     framework: Literal["PyTorch", "TensorFlow", "JAX"] = Field("PyTorch", description="ML framework.")
     version: Semver = Field(description="Semantic version of the model, e.g. 1.0.0.")
     custom_class: str | None = Field(None, description="For architecture Custom: the class, as 'package.module:Class'.")
-    model_source: Name | None = Field(None, description="A trained model to start from or to evaluate.")
+    model_source: Name | None = Field(
+        None,
+        description="A trained model to start from or to evaluate: champion, champion:JOB_ID, run:RUN_ID, "
+        "or a .safetensors file in the job folder or at a URL.",
+    )
     input_schema: InputSchema = Field(description="What the model reads.")
     output_schema: OutputSchema = Field(description="What the model predicts.")
     model_hyperparameters: ModelHyperparameters = Field(

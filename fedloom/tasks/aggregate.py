@@ -9,6 +9,7 @@ from fedloom.specs.canonical import sha256
 from fedloom.tasks.client_home import server_folder
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.gather import Gathered, gather, gather_masked
+from fedloom.tasks.measured import combine_figures
 from fedloom.tasks.model_store import read_model, tensors_to_bytes, write_model
 from fedloom.tasks.models import State
 from fedloom.tasks.privacy.mechanism import spent
@@ -20,6 +21,8 @@ from fedloom.tasks.step import Place, StepResult
 def step(place: Place) -> StepResult:
     """Add the weighted mean of the updates to the model (FedAvg), in float64 and in the order of the shards.
 
+    In an evaluation there are no updates, and the clients' figures become those of the fleet.
+
     The clients of a shard that was recorded as lost are dropouts. Below the quorum the model stays as it is, and
     the outputs say so.
 
@@ -27,6 +30,8 @@ def step(place: Place) -> StepResult:
         ConfigurationError: when a shard has neither a result nor a record of its loss.
     """
     run = place.run
+    if run.recipe.kind == "evaluate":
+        return combine_figures(place)
     model = read_model(run.store, place.result("distribute")["outputs"]["model_digest"])
     privacy = run.recipe.privacy
     gathered = gather(place) if run.recipe.masking is None else gather_masked(place, model)

@@ -12,6 +12,7 @@ from fedloom.specs.canonical import sha256
 from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError
+from fedloom.tasks.measured import beside_clients
 from fedloom.tasks.metrics import Metrics, compute
 from fedloom.tasks.model_store import read_model
 from fedloom.tasks.models import State, build_model, load_state, loss_function
@@ -23,7 +24,15 @@ _BATCH = 512
 
 
 def step(place: Place) -> StepResult:
-    """Compute the job's metrics on the holdout; without a holdout there are none, and the gate says so."""
+    """Compute the job's metrics on the holdout; without a holdout there are none, and the gate says so.
+
+    Where clients have measured the model too, their values have the plain names.
+    """
+    return beside_clients(place, held_out(place))
+
+
+def held_out(place: Place) -> StepResult:
+    """The job's metrics on the holdout."""
     run = place.run
     digest = place.result("aggregate")["outputs"]["model_digest"]
     if run.recipe.evaluation.holdout is None:
@@ -77,10 +86,20 @@ def holdout_digest(windows: Windows) -> str:
 
 def measure(recipe: Recipe, state: State, windows: Windows) -> Metrics:
     """The job's metrics for one model."""
+    scores, loss = score(recipe, state, windows)
+    return metrics_of(recipe, windows, scores, loss)
+
+
+def score(recipe: Recipe, state: State, windows: Windows) -> tuple[NDArray[np.float64], float]:
+    """Scores of a model as `fedloom.tasks.metrics.compute` takes them, and its mean loss per window."""
     with repeatable(recipe.threads, torch_seed(recipe.seed, "evaluate")):
         model = build_model(recipe.model)
         load_state(model, state)
-        scores, loss = _scores(recipe, model.eval(), windows)
+        return _scores(recipe, model.eval(), windows)
+
+
+def metrics_of(recipe: Recipe, windows: Windows, scores: NDArray[np.float64], loss: float) -> Metrics:
+    """The job's metrics, from scores."""
     if not np.isfinite(scores).all() or not np.isfinite(loss):
         reason = "the model's scores are not finite"
         return Metrics({}, dict.fromkeys(recipe.evaluation.metrics, reason), finite=False)

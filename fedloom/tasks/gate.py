@@ -50,7 +50,8 @@ def step(place: Place) -> StepResult:
     """Judge the round; on the last round of the run, also the release.
 
     The loop ends when the model is not finite, when too few clients took part, when early stopping says so, or
-    after the last round. Its last model is promoted to champion if every check passes.
+    after the last round. Its last model is promoted to champion if every check passes. An evaluation has no model of
+    its own: it moves no champion, and a pass says that the model keeps the limits.
     """
     run = place.run
     safety = [finite(place), participation(place)]
@@ -59,20 +60,23 @@ def step(place: Place) -> StepResult:
     checks = safety
     key = place.key("evidence.json")
     decision: Outcome | None = None
+    released: str | None = None
     if stop is None:
         run.store.write_json(key, _evidence(place, checks, None))
     else:
         with champion.decided_alone(run):
             checks, decision = _judge_release(place, safety, stop, key)
-            if decision == "pass":
-                champion.promote(run, place.round, place.result("evaluate")["outputs"])
+            if decision == "pass" and run.recipe.kind != "evaluate":
+                measured = place.result("evaluate")["outputs"]
+                released = champion.promote(run, place.round, measured, champion.current(run))
     metrics = write_rounds(place, now)
     return StepResult(
         {
             "stop": stop is not None,
             "stop_reason": stop,
             "decision": decision,
-            "promoted": decision == "pass",
+            "promoted": released is not None,
+            "model_version": released,
             "checks": [{"name": c.name, "outcome": c.outcome, "reason": c.reason} for c in checks],
         },
         {"evidence": run.store.stat(key), "rounds": metrics},
@@ -91,7 +95,9 @@ def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tu
     )
     if judged and (holder is None or holder["run_id"] in (place.run.run_id, evidence["champion"])):
         return [Check(**check) for check in evidence["checks"]], evidence["decision"]
-    checks = [*safety, *bounds(place), no_regression(place, holder)]
+    checks = [*safety, *bounds(place)]
+    if place.run.recipe.kind != "evaluate":
+        checks.append(no_regression(place, holder))
     store.write_json(key, _evidence(place, checks, stop, holder["run_id"] if holder else None))
     return checks, worst(checks)
 
@@ -117,7 +123,8 @@ def participation(place: Place) -> Check:
     """At least the quorum of clients gave an update in this round."""
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
-    words = f"{took['participants']} of {took['cohort']} clients gave an update, the quorum is {took['quorum']}"
+    gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
+    words = f"{took['participants']} of {took['cohort']} clients {gave}, the quorum is {took['quorum']}"
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
@@ -187,6 +194,7 @@ def _stop_reason(place: Place, safety: list[Check], now: Progress) -> str | None
 def _evidence(place: Place, checks: list[Check], stop: str | None, judged_against: str | None = None) -> dict[str, Any]:
     run = place.run
     return {
+        "kind": run.recipe.kind,
         "run_id": run.run_id,
         "plan_digest": run.plan_digest,
         "recipe_digest": digest(run.recipe),
@@ -195,6 +203,9 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "secure_aggregation": place.result("aggregate")["outputs"]["session"],
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
+        "given_by_clients": place.result("aggregate")["files"],
+        "model_source": run.recipe.model_source,
+        "model_source_digest": place.result("initialise", round=0)["outputs"]["source_digest"],
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],
         "metrics": place.result("evaluate")["outputs"]["metrics"],
         "undefined": place.result("evaluate")["outputs"]["undefined"],

@@ -29,6 +29,9 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
 }
 """Every metric that an evaluation can compute."""
 
+HOLDOUT = "holdout_"
+"""What the names of metrics on held-out data begin with, where the plain names are those of the clients."""
+
 _LABELLED = frozenset({"auc", "average_precision"})
 _DECIDED = frozenset(
     {"accuracy", "precision", "recall", "f1_score", "error_rate", "false_positive_rate", "false_negative_rate"}
@@ -119,6 +122,15 @@ def _decision(name: str, y: Labels, positive: NDArray[np.bool_]) -> float:
     from sklearn.metrics import confusion_matrix
 
     tn, fp, fn, tp = (int(n) for n in confusion_matrix(y, positive, labels=[0, 1]).ravel())
+    return rate(name, tn, fp, fn, tp)
+
+
+def rate(name: str, tn: int, fp: int, fn: int, tp: int) -> float:
+    """A rate of a confusion matrix.
+
+    Raises:
+        UndefinedMetricError: when it is a rate over no windows.
+    """
     parts: dict[str, tuple[int, int, str]] = {
         "accuracy": (tp + tn, tp + tn + fp + fn, "there are no windows"),
         "error_rate": (fp + fn, tp + tn + fp + fn, "there are no windows"),

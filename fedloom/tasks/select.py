@@ -26,6 +26,10 @@ def step(place: Place) -> StepResult:
         RunError: when fewer clients are eligible than a round needs.
     """
     run, wanted = place.run, place.run.recipe.selection
+    if run.recipe.kind == "aggregate":
+        from fedloom.tasks.admit import admit  # which reads who is eligible from here
+
+        return admit(place)
     reasons = ineligibility(run.fleet, wanted)
     eligible = np.array([not reason for reason in reasons], dtype=bool)
     rng = _luck(place)

@@ -31,6 +31,8 @@ STEPS: Mapping[str, str] = {
     "select": "fedloom.tasks.select",
     "distribute": "fedloom.tasks.distribute",
     "train": "fedloom.tasks.train",
+    "measure": "fedloom.tasks.measure",
+    "collect": "fedloom.tasks.collect",
     "advertise_keys": "fedloom.tasks.masked.advertise_keys",
     "share_keys": "fedloom.tasks.masked.share_keys",
     "mask_update": "fedloom.tasks.masked.mask_update",
@@ -42,6 +44,7 @@ STEPS: Mapping[str, str] = {
     "gate": "fedloom.tasks.gate",
     "commit_privacy": "fedloom.tasks.privacy.commit_privacy",
     "report": "fedloom.tasks.report",
+    "export": "fedloom.tasks.export",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""
 
