@@ -36,7 +36,8 @@ class Estimate:
 def estimate(recipe: Recipe) -> Estimate:
     """Estimate the costs of a run that goes through all its rounds with full cohorts."""
     parameters = parameter_count(recipe.model)
-    moved = None if parameters is None else 2 * parameters * _FLOAT
+    variates = 2 if recipe.training.algorithm == "SCAFFOLD" else 1
+    moved = None if parameters is None else 2 * variates * parameters * _FLOAT
     cohort = recipe.selection.target
     return Estimate(
         parameters=parameters,
@@ -56,6 +57,7 @@ def shard_memory(recipe: Recipe) -> int | None:
     if parameters is None:
         return None
     copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
+    copies += 8 if recipe.training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
     batch = recipe.training.batch_size * _activations(recipe.model)
     return parameters * (copies * _FLOAT + _DOUBLE) + 2 * batch * _FLOAT
 

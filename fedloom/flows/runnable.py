@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from fedloom.flows.source import source_findings
+from fedloom.flows.training_checks import training_findings
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract, signal_catalog
 from fedloom.specs.criteria import Criterion, criteria, eligibility_tests
@@ -25,7 +26,8 @@ Finding = tuple[str, Trail, str, str | None]
 
 def not_runnable(bundle: JobBundle) -> list[Problem]:
     """Everything that keeps a valid job from being compiled."""
-    findings = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle), *source_findings(bundle))
+    own = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle))
+    findings = (*own, *source_findings(bundle), *training_findings(bundle))
     return [bundle.problem(kind, trail, "error", message, hint) for kind, trail, message, hint in findings]
 
 

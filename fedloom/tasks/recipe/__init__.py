@@ -12,7 +12,7 @@ from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
 from fedloom.tasks.recipe.selection import SelectionRecipe
-from fedloom.tasks.recipe.training import TrainingRecipe
+from fedloom.tasks.recipe.training import ScheduleRecipe, TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "PrivacyRecipe",
     "Recipe",
     "Scalar",
+    "ScheduleRecipe",
     "SelectionRecipe",
     "Setting",
     "TrainingRecipe",
