@@ -39,7 +39,8 @@ def estimate(recipe: Recipe) -> Estimate:
     """Estimate the costs of a run that goes through all its rounds with full cohorts."""
     parameters = parameter_count(recipe.model)
     ways = 2 if recipe.kind == "train" else 1
-    moved = None if parameters is None else ways * parameters * _FLOAT
+    variates = 2 if recipe.training.algorithm == "SCAFFOLD" else 1
+    moved = None if parameters is None else ways * variates * parameters * _FLOAT
     cohort = recipe.selection.target
     return Estimate(
         parameters=parameters,
@@ -59,6 +60,7 @@ def shard_memory(recipe: Recipe) -> int | None:
     if parameters is None:
         return None
     copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
+    copies += 8 if recipe.training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
     batch = recipe.training.batch_size * _activations(recipe.model)
     return parameters * (copies * _FLOAT + _DOUBLE) + 2 * batch * _FLOAT
 

@@ -38,6 +38,7 @@ def evaluation_recipe(job: Job) -> EvaluationRecipe:
         threshold=0.5 if output.threshold is None else output.threshold,
         stop_metric=stop_metric,
         stop_value=watched.threshold if watched else None,
+        min_delta=watched.min_delta if watched else 0.0,
         patience=watched.patience if watched else None,
     )
 

@@ -17,7 +17,7 @@ from fedloom.tasks.metrics import HIGHER_IS_BETTER, OF_OUTPUT, canonical_metric
 Finding = tuple[Trail, str]
 
 ARCHITECTURES = (*DEFAULTS, "Custom")
-ALGORITHMS = ("FedAvg", "FedProx")
+ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD")
 SELECTIONS = ("random", "importance_sampling", "poisson")
 WEIGHTS = ("num_samples", "uniform")
 LOSSES = {

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from fedloom.flows.support import LOSSES
 from fedloom.specs.job import Job
-from fedloom.tasks.recipe import TrainingRecipe
+from fedloom.specs.job_training import Hyperparameters
+from fedloom.tasks.recipe import ScheduleRecipe, TrainingRecipe
 
 _CLIENT_TIMEOUT_MINUTES = 60
 """How long a client may train when the job does not say."""
@@ -20,6 +21,7 @@ def training_recipe(job: Job) -> TrainingRecipe:
         optimizer=settings.optimizer,
         optimizer_settings=tuple(sorted(kwargs.items())),
         learning_rate=settings.learning_rate,
+        schedule=_schedule(settings),
         proximal=(settings.mu or 0.0) if training.algorithm == "FedProx" else 0.0,
         loss=settings.loss_function or LOSSES[job.model.output_schema.type][0],
         class_weights=settings.class_weights or (),
@@ -27,4 +29,17 @@ def training_recipe(job: Job) -> TrainingRecipe:
         batch_size=training.batch_size,
         shuffle=training.shuffle,
         client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
+    )
+
+
+def _schedule(settings: Hyperparameters) -> ScheduleRecipe | None:
+    asked = settings.lr_schedule
+    if asked is None or asked.type == "constant":
+        return None
+    return ScheduleRecipe(
+        type=asked.type,
+        gamma=asked.gamma or 1.0,
+        step_size=asked.step_size or 1,
+        floor=(asked.min_learning_rate or 0.0) / settings.learning_rate,
+        warmup_rounds=asked.warmup_rounds or 0,
     )

@@ -166,6 +166,10 @@ def training(bundle: JobBundle) -> Iterator[Problem]:
             f"{hyper.learning_rate:g} is high for {hyper.optimizer}, training may diverge",
             f"usual is at most {usual:g}",
         )
+    schedule = hyper.lr_schedule
+    if schedule is not None and (schedule.min_learning_rate or 0.0) > hyper.learning_rate:
+        at: Trail = (*_HYPER, "lr_schedule", "min_learning_rate")
+        yield bundle.problem("job", at, "error", f"is above the learning rate, {hyper.learning_rate:g}")
     losses = _LOSSES[bundle.job.model.output_schema.type]
     if hyper.loss_function is not None and hyper.loss_function not in losses:
         yield bundle.problem(

@@ -1,8 +1,8 @@
 """How a job trains, locally and over rounds."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from fedloom.specs.base import Section
 from fedloom.specs.fields import Count, Flag, Name, Natural, NotNegative, Number, Positive, Rate
@@ -29,6 +29,44 @@ class OptimizerKwargs(Section):
     initial_accumulator_value: NotNegative | None = Field(None, description="AdaGrad: first accumulator.")
 
 
+_SCHEDULE_NEEDS = {
+    "constant": (),
+    "step": ("step_size", "gamma"),
+    "exponential": ("gamma",),
+    "cosine": (),
+    "warmup_cosine": ("warmup_rounds",),
+}
+_SCHEDULE_MAY = {"cosine": ("min_learning_rate",), "warmup_cosine": ("min_learning_rate",)}
+
+
+class LrSchedule(Section):
+    """How the learning rate changes from round to round."""
+
+    type: Literal["constant", "step", "exponential", "cosine", "warmup_cosine"] = Field(
+        description="step: times gamma every step_size rounds. exponential: times gamma every round. "
+        "cosine: half a wave down to min_learning_rate. warmup_cosine: a climb in equal parts before it."
+    )
+    gamma: Annotated[Positive, Field(le=1)] | None = Field(
+        None, description="step, exponential: the factor, above 0 to 1."
+    )
+    step_size: Count | None = Field(None, description="step: rounds from one step to the next.")
+    min_learning_rate: NotNegative | None = Field(
+        None, description="cosine, warmup_cosine: the rate that the last round comes close to; 0 if not given."
+    )
+    warmup_rounds: Count | None = Field(None, description="warmup_cosine: rounds before the full rate.")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        needs = _SCHEDULE_NEEDS[self.type]
+        for name in ("gamma", "step_size", "min_learning_rate", "warmup_rounds"):
+            given = getattr(self, name) is not None
+            if name in needs and not given:
+                raise ValueError(f"{self.type} needs {name}")
+            if given and name not in (*needs, *_SCHEDULE_MAY.get(self.type, ())):
+                raise ValueError(f"{name} is no setting of {self.type}")
+        return self
+
+
 class Hyperparameters(Section):
     """Settings of the optimisation."""
 
@@ -40,6 +78,7 @@ class Hyperparameters(Section):
     loss_function: Name | None = Field(
         None, description="Loss by its PyTorch name; follows from the output type if not given."
     )
+    lr_schedule: LrSchedule | None = Field(None, description="How the learning rate changes from round to round.")
     mu: NotNegative | None = Field(None, description="FedProx: weight of the proximal term.")
     class_weights: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
         None, description="Weight of each class in the loss, in the order of labels."
@@ -52,6 +91,7 @@ class EarlyStopping(Section):
     enabled: Flag = Field(True, description="Whether training may end early.")
     patience: Count | None = Field(None, description="Rounds without improvement after which it ends.")
     metric: Name | None = Field(None, description="The metric watched.")
+    min_delta: NotNegative = Field(0.0, description="Change of the metric up to which it counts as none.")
     threshold: Number | None = Field(None, description="Value of the metric at which training is good enough.")
 
 

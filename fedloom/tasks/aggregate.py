@@ -14,6 +14,7 @@ from fedloom.tasks.model_store import read_model, tensors_to_bytes, write_model
 from fedloom.tasks.models import State
 from fedloom.tasks.privacy.mechanism import spent
 from fedloom.tasks.privacy.noise import noise_source, own_secret
+from fedloom.tasks.scaffold.server import controls_after
 from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place, StepResult
 
@@ -63,7 +64,7 @@ def step(place: Place) -> StepResult:
             "clip": clip,
             "next_clip": next_clip(place, clip, gathered) if enough and clip is not None else clip,
         },
-        {"model": stored},
+        {"model": stored, **controls_after(place, enough)},
     )
 
 

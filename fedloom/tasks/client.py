@@ -17,10 +17,12 @@ from torch import nn
 from fedloom.specs.canonical import sha256
 from fedloom.tasks.client_data import Windows
 from fedloom.tasks.determinism import repeatable
+from fedloom.tasks.learning_rate import training_of
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State, float_state, load_state, loss_function, optimizer
 from fedloom.tasks.privacy.dp_sgd import DpSgd, poisson_batches, private_gradient, sample_losses
 from fedloom.tasks.recipe import ModelRecipe, PrivacyRecipe, Recipe, TrainingRecipe
+from fedloom.tasks.scaffold.client import Controls
 from fedloom.tasks.seeds import torch_seed
 from fedloom.tasks.window_spec import WindowSpec
 
@@ -40,6 +42,7 @@ class Order:
         threads: Threads that training may use.
         model_digest: SHA-256 of the model's bytes.
         model_bytes: Size of the model.
+        control_digest: SHA-256 of SCAFFOLD's server control variate; None while all are zero.
     """
 
     plan_digest: str
@@ -52,6 +55,7 @@ class Order:
     inputs: WindowSpec
     training: TrainingRecipe
     privacy: PrivacyRecipe | None
+    control_digest: str | None = None
 
 
 @dataclass(frozen=True)
@@ -63,15 +67,24 @@ class ClientUpdate:
         samples: Windows that it trained on.
         loss: Mean loss per window over the last local epoch.
         within: Whether the update kept its length, as it was within the clipping norm or there is none.
+        control: The client's next control variate, where it trained with one.
     """
 
     delta: State
     samples: int
     loss: float
     within: bool = True
+    control: State | None = None
 
 
-def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, model_bytes: int) -> Order:
+def make_order(
+    recipe: Recipe,
+    plan_digest: str,
+    round: int,
+    model_digest: str,
+    model_bytes: int,
+    control_digest: str | None = None,
+) -> Order:
     """The order of one round."""
     return Order(
         plan_digest=plan_digest,
@@ -82,8 +95,9 @@ def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, 
         model_bytes=model_bytes,
         model=recipe.model,
         inputs=recipe.inputs,
-        training=recipe.training,
+        training=training_of(recipe, round),
         privacy=recipe.privacy,
+        control_digest=control_digest,
     )
 
 
@@ -105,12 +119,13 @@ def fit(
     windows: Windows,
     model: nn.Module,
     noise: np.random.Generator | None = None,
+    controls: Controls | None = None,
 ) -> ClientUpdate:
     """Train on the client's windows, from the received parameters.
 
     FedAvg runs plain local epochs (McMahan et al. 2017, "Communication-efficient learning of deep networks from
     decentralized data"); FedProx adds the gradient of mu/2 · ‖w − w_received‖² (Li et al. 2020, "Federated
-    optimization in heterogeneous networks").
+    optimization in heterogeneous networks"); SCAFFOLD shifts it by the control variates (`fedloom.tasks.scaffold`).
 
     Args:
         order: What to do.
@@ -119,6 +134,7 @@ def fit(
         windows: The client's data.
         model: A network of the order's architecture; its parameters are overwritten.
         noise: Draws batches and noise where the order asks for privacy of records; nobody else may know its state.
+        controls: SCAFFOLD's control variates; None for other algorithms.
 
     Raises:
         DropoutError: when it takes too long, or its update is not finite.
@@ -132,16 +148,18 @@ def fit(
             assert noise is not None, "privacy of records needs noise"
             loss = _private_steps(order, order.privacy, windows, model, start, deadline, noise)
         else:
-            loss = _epochs(order, windows, model, start, deadline)
+            loss = _epochs(order, windows, model, start, deadline, controls)
         after = float_state(model)
     delta = {name: after[name] - start[name] for name in start}
     within = True
     if order.privacy is not None and order.privacy.unit == "client":
         short = clipped(delta, order.privacy.clip)
         delta, within = short, short is delta
-    if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
+    control = None if controls is None else controls.renewed(delta, order.training, len(windows.x))
+    tensors = (*delta.values(), *(control or {}).values())
+    if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise DropoutError("training diverged: the update is not finite")
-    return ClientUpdate(delta, len(windows.x), loss, within)
+    return ClientUpdate(delta, len(windows.x), loss, within, control)
 
 
 def clipped(delta: State, norm: float) -> State:
@@ -187,13 +205,17 @@ def _private_steps(
     return total / max(seen, 1)
 
 
-def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, deadline: float) -> float:
+def _epochs(
+    order: Order, windows: Windows, model: nn.Module, start: State, deadline: float, controls: Controls | None
+) -> float:
     training = order.training
     x = torch.from_numpy(windows.x)
     y = _targets(order, windows, x)
     optimise = optimizer(training, model)
     measure = loss_function(training)
     anchors = [(p, start[name]) for name, p in model.named_parameters()] if training.proximal else []
+    shift = {} if controls is None else controls.correction()
+    shifts = [(p, shift[name]) for name, p in model.named_parameters() if name in shift]
     total = 0.0
     for _ in range(training.local_epochs):
         total = 0.0
@@ -207,6 +229,9 @@ def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, dead
             for parameter, anchor in anchors:
                 if parameter.grad is not None:
                     parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal)
+            for parameter, step in shifts:
+                if parameter.grad is not None:
+                    parameter.grad.add_(step)
             optimise.step()
             total += loss.item() * len(batch)
     return total / len(x)

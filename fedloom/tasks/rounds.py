@@ -53,7 +53,10 @@ def early_stop(settings: EvaluationRecipe, metrics: list[dict[str, float]]) -> s
     values = [sign * line[name] if name in line else float("-inf") for line in metrics]
     if settings.stop_value is not None and values[-1] >= sign * settings.stop_value:
         return f"early stopping: {name} {metrics[-1][name]:.4f} has reached {settings.stop_value:g}"
-    best = values.index(max(values))
+    best = 0
+    for i, value in enumerate(values):
+        if value - values[best] > settings.min_delta or values[best] == float("-inf") < value:
+            best = i
     if settings.patience is not None and len(values) - 1 - best >= settings.patience:
         return f"early stopping: no better {name} in {settings.patience} rounds"
     return None
@@ -103,6 +106,7 @@ def round_line(place: Place) -> dict[str, Any]:
         "update_norm": took["update_norm"],
         "epsilon": took["epsilon"],
         "clip": took["clip"],
+        "learning_rate": sent["learning_rate"],
         "model_digest": took["model_digest"],
         "metrics": measured["metrics"],
         "undefined": measured["undefined"],

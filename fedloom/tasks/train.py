@@ -23,6 +23,7 @@ from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
 from fedloom.tasks.privacy.mechanism import own_variance
 from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
+from fedloom.tasks.scaffold.shard import ShardControls
 from fedloom.tasks.secure_aggregation.quantise import Quantiser
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.select import shard_clients
@@ -43,6 +44,7 @@ def step(place: Place) -> StepResult:
     start = receive(order, run.store.read(model_key(order.model_digest), expect=order.model_digest))
     with repeatable(order.threads, 0):
         model = build_model(order.model)
+    variates = ShardControls(place, order, model)
 
     total: State = {}
     dropouts: list[dict[str, str]] = []
@@ -54,7 +56,8 @@ def step(place: Place) -> StepResult:
             limit = order.training.client_timeout_s
             windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
             own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
-            update = fit(order, client, start, windows, own_model, own_noise(place, order, client, windows, "train"))
+            controls, noise = variates.of(client), own_noise(place, order, client, windows, "train")
+            update = fit(order, client, start, windows, own_model, noise, controls)
             own = client_weight(recipe.aggregation.weights, update)
             if recipe.masking is not None:
                 keep_update(place, client, update, own, own_noise(place, order, client, windows, "sum"))
@@ -70,6 +73,7 @@ def step(place: Place) -> StepResult:
             ready[client] = b""
             continue
         add_scaled(total, update.delta, own)
+        variates.keep(client, controls, update, own)
         samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
         trained, within = trained + 1, within + update.within
         figures[client] = {"samples": update.samples, "loss": update.loss, "norm": length(update.delta), "weight": own}
@@ -83,9 +87,9 @@ def step(place: Place) -> StepResult:
             "weight": weight,
             # Losses have no noise: where privacy is promised, nobody sees them.
             "loss": loss / weight if weight and recipe.privacy is None else None,
-            "bytes_up": order.model_bytes * trained,
+            "bytes_up": order.model_bytes * trained + variates.bytes_up,
         },
-        write_sum(place, total, within, figures) if trained else {},
+        {**write_sum(place, total, within, figures), **variates.write()} if trained else {},
     )
 
 

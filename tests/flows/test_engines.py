@@ -83,6 +83,15 @@ def run_steps(folder: Path, store: Path, environment: dict[str, str]) -> str:
 
 
 PLAIN: dict[str, Any] = {"min_clients": 3, "num_rounds": 2}
+VARIATES: dict[str, Any] = {
+    **PLAIN,
+    "algorithm": "SCAFFOLD",
+    "hyperparameters": {
+        "learning_rate": 0.05,
+        "optimizer": "SGD",
+        "lr_schedule": {"type": "exponential", "gamma": 0.5},
+    },
+}
 PRIVATE = {
     "num_rounds": 1,
     "differential_privacy": None,
@@ -102,7 +111,7 @@ PRIVATE = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [PLAIN, PRIVATE], ids=["plain", "masks and noise"])
+@pytest.mark.parametrize("changes", [PLAIN, VARIATES, PRIVATE], ids=["plain", "SCAFFOLD", "masks and noise"])
 def test_the_same_model_in_process_on_prefect_and_step_by_step(
     tmp_path: Path, prefect: str, quiet_environment: dict[str, str], changes: dict[str, Any]
 ) -> None:

@@ -22,7 +22,7 @@ from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.output import OutputRecipe
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
 from fedloom.tasks.recipe.selection import SelectionRecipe
-from fedloom.tasks.recipe.training import TrainingRecipe
+from fedloom.tasks.recipe.training import ScheduleRecipe, TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "Recipe",
     "RobustRecipe",
     "Scalar",
+    "ScheduleRecipe",
     "SelectionRecipe",
     "ServerOptimizerRecipe",
     "Setting",

@@ -6,14 +6,34 @@ from dataclasses import dataclass
 
 
 @dataclass(frozen=True)
+class ScheduleRecipe:
+    """How the learning rate changes over the rounds.
+
+    Attributes:
+        type: "step", "exponential", "cosine" or "warmup_cosine".
+        gamma: What a step, or every round, multiplies the rate by.
+        step_size: Rounds from one step to the next.
+        floor: Where the cosine ends, as a share of the first rate.
+        warmup_rounds: Rounds in which the rate climbs.
+    """
+
+    type: str
+    gamma: float
+    step_size: int
+    floor: float
+    warmup_rounds: int
+
+
+@dataclass(frozen=True)
 class TrainingRecipe:
     """What a client does with the model.
 
     Attributes:
-        algorithm: "FedAvg" or "FedProx".
+        algorithm: "FedAvg", "FedProx" or "SCAFFOLD".
         optimizer: Name in the specs.
         optimizer_settings: Its settings besides the learning rate.
-        learning_rate: Step size.
+        learning_rate: Step size; in an order, that of its round.
+        schedule: How it changes over the rounds; None for a constant rate, and in an order.
         proximal: FedProx's mu; 0 for FedAvg.
         loss: Name of the loss function.
         class_weights: One weight a class, or empty.
@@ -27,6 +47,7 @@ class TrainingRecipe:
     optimizer: str
     optimizer_settings: tuple[tuple[str, float | bool], ...]
     learning_rate: float
+    schedule: ScheduleRecipe | None
     proximal: float
     loss: str
     class_weights: tuple[float, ...]

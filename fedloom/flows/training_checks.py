@@ -1,0 +1,41 @@
+"""Training settings that do not go together in a run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from fedloom.specs.bundle import JobBundle
+from fedloom.specs.trails import Trail
+
+_MOMENTUM = ("momentum", "dampening", "nesterov")
+
+
+def training_findings(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:
+    """What keeps a job's training from running: kind of file, place, message, hint."""
+    training = bundle.job.training
+    if training.algorithm == "SCAFFOLD":
+        yield from _scaffold(bundle)
+    schedule, rounds = training.hyperparameters.lr_schedule, training.global_training.num_rounds
+    if schedule is not None and (schedule.warmup_rounds or 0) >= rounds:
+        at = ("training_config", "hyperparameters", "lr_schedule", "warmup_rounds")
+        yield "job", at, f"{schedule.warmup_rounds} of {rounds} rounds leave none with the full rate", None
+
+
+def _scaffold(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:
+    """Control variates are gradients in the clear, and are computed from plain steps."""
+    settings, privacy = bundle.job.training.hyperparameters, bundle.job.privacy
+    at: Trail = ("training_config", "hyperparameters")
+    if settings.optimizer != "SGD":
+        message = f"SCAFFOLD's control variates follow from steps of SGD, not of {settings.optimizer}"
+        yield "job", (*at, "optimizer"), message, "write optimizer: SGD, or algorithm: FedAvg"
+    for name in _MOMENTUM:
+        if getattr(settings.optimizer_kwargs, name):
+            message = f"SCAFFOLD's control variates follow from plain steps, without {name}"
+            yield "job", (*at, "optimizer_kwargs", name), message, "remove it"
+    for name, asked in (
+        ("secure_aggregation", privacy.secure_aggregation.enabled),
+        ("differential_privacy", privacy.differential_privacy.enabled),
+    ):
+        if asked:
+            message = "SCAFFOLD's control variates would show the server each client's gradient in the clear"
+            yield "job", ("privacy_config", name), message, "write algorithm: FedAvg or FedProx"
