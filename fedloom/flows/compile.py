@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedloom.flows.estimate import shard_memory
+from fedloom.flows.estimate import aggregate_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
@@ -43,6 +43,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
+    combine = Resources(cpus=recipe.threads, memory_bytes=aggregate_memory(recipe))
     train = _train(recipe)
     masked = () if recipe.masking is None else _masked(one)
     last = masked[-1] if masked else train
@@ -63,7 +64,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
                 Step("distribute", ("select",), one, retries=1),
                 train,
                 *masked,
-                Step("aggregate", (last.name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
+                Step("aggregate", (last.name,), combine, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from fedloom.flows.aggregation_words import aggregation_lines, aggregation_notes
 from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
@@ -31,6 +32,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
         f"all rounds           {_bytes(cost.bytes_total)}",
@@ -107,8 +109,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
-    if job.orchestration.aggregation.staleness_threshold is not None:
-        found.append("rounds are synchronous: no update is ever stale")
+    found += aggregation_notes(bundle)
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
         found.append(

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedloom.specs.checks_aggregation import AGGREGATION_CHECKS
 from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
 from fedloom.specs.trails import Trail
@@ -241,6 +242,7 @@ def holdout_location(bundle: JobBundle) -> Iterator[Problem]:
 
 
 JOB_CHECKS = (
+    *AGGREGATION_CHECKS,
     holdout_location,
     custom_class,
     model_hyperparameters,

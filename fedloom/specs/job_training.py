@@ -29,6 +29,25 @@ class OptimizerKwargs(Section):
     initial_accumulator_value: NotNegative | None = Field(None, description="AdaGrad: first accumulator.")
 
 
+class ServerOptimizer(Section):
+    """What the server makes of a round's mean update, in FedOpt and its kin (Reddi et al. 2021)."""
+
+    name: Literal["SGD", "AdaGrad", "Adam", "Yogi"] | None = Field(
+        None, description="The server's optimizer; SGD with momentum is FedAvgM. FedAdam and FedYogi say it themselves."
+    )
+    learning_rate: Positive | None = Field(
+        None, description="The server's step size; 1 for SGD and 0.1 for the others if not given."
+    )
+    momentum: Beta | None = Field(None, description="SGD: momentum; 0.9 if not given.")
+    beta1: Beta | None = Field(
+        None, description="AdaGrad, Adam, Yogi: decay of the first moment; 0.9 if not given, AdaGrad 0."
+    )
+    beta2: Beta | None = Field(None, description="Adam, Yogi: decay of the second moment; 0.99 if not given.")
+    tau: Positive | None = Field(
+        None, description="AdaGrad, Adam, Yogi: how little the step adapts; 0.001 if not given."
+    )
+
+
 class Hyperparameters(Section):
     """Settings of the optimisation."""
 
@@ -41,6 +60,9 @@ class Hyperparameters(Section):
         None, description="Loss by its PyTorch name; follows from the output type if not given."
     )
     mu: NotNegative | None = Field(None, description="FedProx: weight of the proximal term.")
+    server_optimizer: ServerOptimizer | None = Field(
+        None, description="FedOpt, FedAdam, FedYogi: what the server makes of the mean update."
+    )
     class_weights: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
         None, description="Weight of each class in the loss, in the order of labels."
     )

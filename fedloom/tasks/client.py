@@ -63,12 +63,14 @@ class ClientUpdate:
         samples: Windows that it trained on.
         loss: Mean loss per window over the last local epoch.
         within: Whether the update kept its length, as it was within the clipping norm or there is none.
+        loss_before: Mean loss per window of the received model, where the order asks for it.
     """
 
     delta: State
     samples: int
     loss: float
     within: bool = True
+    loss_before: float | None = None
 
 
 def make_order(recipe: Recipe, plan_digest: str, round: int, model_digest: str, model_bytes: int) -> Order:
@@ -127,6 +129,7 @@ def fit(
         # From here on: waiting for another client of this process is no fault of this one.
         deadline = time.monotonic() + order.training.client_timeout_s
         load_state(model, start)
+        before = _loss_as_received(order, windows, model) if order.training.loss_before else None
         model.train()
         if order.privacy is not None and order.privacy.unit == "record":
             assert noise is not None, "privacy of records needs noise"
@@ -141,7 +144,7 @@ def fit(
         delta, within = short, short is delta
     if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in delta.values()):
         raise DropoutError("training diverged: the update is not finite")
-    return ClientUpdate(delta, len(windows.x), loss, within)
+    return ClientUpdate(delta, len(windows.x), loss, within, before)
 
 
 def clipped(delta: State, norm: float) -> State:
@@ -209,6 +212,17 @@ def _epochs(order: Order, windows: Windows, model: nn.Module, start: State, dead
                     parameter.grad.add_(parameter.detach() - anchor, alpha=training.proximal)
             optimise.step()
             total += loss.item() * len(batch)
+    return total / len(x)
+
+
+@torch.no_grad()
+def _loss_as_received(order: Order, windows: Windows, model: nn.Module) -> float:
+    x = torch.from_numpy(windows.x)
+    y = _targets(order, windows, x)
+    measure, total = loss_function(order.training), 0.0
+    model.eval()
+    for batch in torch.split(torch.arange(len(x)), order.training.batch_size):
+        total += float(measure(model(x[batch]), y[batch])) * len(batch)
     return total / len(x)
 
 

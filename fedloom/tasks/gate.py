@@ -118,6 +118,10 @@ def participation(place: Place) -> Check:
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
     words = f"{took['participants']} of {took['cohort']} clients gave an update, the quorum is {took['quorum']}"
+    if excluded := took["remarks"]["excluded"]:
+        words = words.replace("gave an update", f"gave an update that counts ({excluded} did not)")
+    if took["withheld"] is not None:
+        words = f"the updates gave no mean: {took['withheld']}"
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
@@ -193,6 +197,7 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "fleet_digest": run.recipe.fleet_digest,
         "round": place.round,
         "secure_aggregation": place.result("aggregate")["outputs"]["session"],
+        "quality_file": place.result("aggregate")["files"].get("quality"),
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
         "holdout_digest": place.result("evaluate")["outputs"]["holdout"],
