@@ -195,7 +195,7 @@ def _client_sums(bundle: JobBundle, selection: SelectionRecipe) -> _Sums:
     from fedloom.tasks.select import ineligibility
 
     assert bundle.fleet is not None
-    if bundle.job.orchestration.aggregation.weights != "uniform":
+    if bundle.job.weights != "uniform":
         at: Trail = ("orchestration_config", "aggregation", "weights")
         message = "with DP-FedAvg every client counts alike: the sum of weights has no noise"
         raise SpecError([bundle.problem("job", at, "error", message, "write weights: uniform")])

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedloom.flows.estimate import measure_memory, shard_memory
+from fedloom.flows.estimate import aggregate_memory, measure_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
@@ -43,6 +43,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
+    combine = Resources(cpus=recipe.threads, memory_bytes=aggregate_memory(recipe))
     given = _KINDS[recipe.kind](recipe, one)
     # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
     secret = recipe.privacy is not None and recipe.privacy.unit == "client"
@@ -59,7 +60,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
             steps=(
                 Step("select", (), one, retries=1, at_server=secret),
                 *given,
-                Step("aggregate", (given[-1].name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
+                Step("aggregate", (given[-1].name,), combine, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),

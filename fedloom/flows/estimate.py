@@ -54,15 +54,25 @@ def estimate(recipe: Recipe) -> Estimate:
 def shard_memory(recipe: Recipe) -> int | None:
     """Bytes of tensors in a training step: model, received model, gradient, optimiser, update, sum, activations.
 
-    Clients of a shard follow each other, so their number does not count.
+    Clients of a shard follow each other, so their number does not count, unless their updates are kept one by one.
     """
     parameters = parameter_count(recipe.model)
     if parameters is None:
         return None
+    kept = recipe.selection.shard_size * _FLOAT if recipe.aggregation.single_updates else _DOUBLE
     copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
     copies += 8 if recipe.training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
     batch = recipe.training.batch_size * _activations(recipe.model)
-    return parameters * (copies * _FLOAT + _DOUBLE) + 2 * batch * _FLOAT
+    return parameters * (copies * _FLOAT + kept) + 2 * batch * _FLOAT
+
+
+def aggregate_memory(recipe: Recipe) -> int | None:
+    """Bytes of tensors in an aggregation that compares single updates; None where sums come in, or it is unknown."""
+    parameters = parameter_count(recipe.model)
+    if parameters is None or not recipe.aggregation.single_updates:
+        return None
+    # The updates and their bytes; the model, a centre, the mean, the server's state and steps between them.
+    return parameters * (2 * recipe.selection.target * _FLOAT + 8 * _DOUBLE)
 
 
 def measure_memory(recipe: Recipe) -> int | None:

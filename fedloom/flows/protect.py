@@ -43,7 +43,7 @@ def masking_recipe(
         choose(min(smallest, cohort), Assumptions(asked.assumed_corrupt, 0.0), asked.threshold)
     except ParameterError as error:
         raise _wrong(bundle, "threshold" if asked.threshold else "enabled", str(error)) from error
-    weights = bundle.job.orchestration.aggregation.weights
+    weights = bundle.job.weights
     try:
         ring_bits, bits = fit_ring(_most(bundle, selection), _noise(bundle, cohort, max(quorum, MIN_CLIENTS)))
     except ParameterError as error:
@@ -54,11 +54,18 @@ def masking_recipe(
         dropout=dropout,
         survivors=max(quorum, MIN_CLIENTS),
         clip=_clip(bundle),
-        weight_max=1.0 if weights == "uniform" else float(_most_windows(bundle, inputs)),
+        weight_max=_largest_weight(bundle, inputs, weights),
         bits=bits,
         ring_bits=ring_bits,
         parameters=parameter_count(model) or 0,
     )
+
+
+def _largest_weight(bundle: JobBundle, inputs: WindowSpec, weights: str) -> float:
+    column = bundle.job.orchestration.aggregation.weight_column
+    if weights == "custom" and column is not None and bundle.fleet is not None:
+        return max(float(value) for value in bundle.fleet.attributes[column] if value is not None)
+    return 1.0 if weights == "uniform" else float(_most_windows(bundle, inputs))
 
 
 def _most_windows(bundle: JobBundle, inputs: WindowSpec) -> int:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from fedloom.flows.kinds import kind_lacks
 from fedloom.flows.outputs import output_lacks
+from fedloom.flows.single_updates import not_combinable
 from fedloom.flows.source import source_findings
 from fedloom.flows.training_checks import training_findings
 from fedloom.specs.bundle import JobBundle
@@ -28,7 +29,7 @@ Finding = tuple[str, Trail, str, str | None]
 
 def not_runnable(bundle: JobBundle) -> list[Problem]:
     """Everything that keeps a valid job from being compiled."""
-    own = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle))
+    own = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle), *not_combinable(bundle))
     more = (*source_findings(bundle), *training_findings(bundle), *kind_lacks(bundle), *output_lacks(bundle))
     findings = (*own, *more)
     return [bundle.problem(kind, trail, "error", message, hint) for kind, trail, message, hint in findings]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import ceil
+
 from fedloom.flows.runnable import own_criteria
 from fedloom.specs.criteria import eligibility_tests
 from fedloom.specs.job import Job
@@ -16,6 +18,7 @@ def selection_recipe(job: Job, selector: Selector | None) -> SelectionRecipe:
     how = selector.selection_algorithm if selector else None
     algorithm = how.algorithm if how else chosen.algorithm
     target = how.num_clients if how else chosen.target_clients or orchestration.max_clients
+    target = ceil(target * (1 + (orchestration.aggregation.over_provision or 0.0)) - 1e-9)
     black, grey, watch = (selector.blacklist, selector.greylist, selector.monitoring) if selector else (None,) * 3
     minimum = max((how.min_clients if how else None) or 1, orchestration.min_clients)
     watching = watch is not None and watch.alert_on_low_eligibility

@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from fedloom.flows.aggregation_words import aggregation_lines, aggregation_notes
 from fedloom.flows.estimate import estimate
 from fedloom.flows.kinds import kind_notes
 from fedloom.flows.outputs import output_notes
@@ -34,6 +35,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
         f"all rounds           {_bytes(cost.bytes_total)}",
@@ -111,8 +113,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
-    if job.kind == "train" and job.orchestration.aggregation.staleness_threshold is not None:
-        found.append("rounds are synchronous: no update is ever stale")
+    found += aggregation_notes(bundle)
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
         found.append(

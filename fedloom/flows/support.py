@@ -17,9 +17,8 @@ from fedloom.tasks.metrics import HIGHER_IS_BETTER, OF_OUTPUT, canonical_metric
 Finding = tuple[Trail, str]
 
 ARCHITECTURES = (*DEFAULTS, "Custom")
-ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD")
+ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD", "FedOpt", "FedYogi", "FedAdam")
 SELECTIONS = ("random", "importance_sampling", "poisson")
-WEIGHTS = ("num_samples", "uniform")
 LOSSES = {
     "binary_classification": ("BCEWithLogitsLoss",),
     "multi_class": ("CrossEntropyLoss",),
@@ -45,8 +44,6 @@ def _job(job: Job) -> Iterator[Finding]:
     yield from _privacy(job)
     yield from _evaluation(job)
     yield from kind_unbuilt(job)
-    if job.aggregation is not None:
-        yield ("aggregation_config",), "jobs that only aggregate, and robust aggregation, are not built yet"
     yield from output_unbuilt(job)
 
 
@@ -86,9 +83,6 @@ def _clients(job: Job) -> Iterator[Finding]:
         yield ("orchestration_config", "client_selection", "algorithm"), _only("selection", chosen, SELECTIONS)
     if orchestration.client_selection.fairness_policy is not None:
         yield ("orchestration_config", "client_selection", "fairness_policy"), "fairness is not built yet"
-    if orchestration.aggregation.weights not in WEIGHTS:
-        at = ("orchestration_config", "aggregation", "weights")
-        yield at, _only("weights", orchestration.aggregation.weights, WEIGHTS)
     if orchestration.timing is not None:
         yield (
             ("orchestration_config", "timing"),

@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedloom.specs.checks_aggregation import AGGREGATION_CHECKS
 from fedloom.specs.checks_kind import kind
 from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
@@ -247,6 +248,7 @@ def holdout_location(bundle: JobBundle) -> Iterator[Problem]:
 
 JOB_CHECKS = (
     kind,
+    *AGGREGATION_CHECKS,
     holdout_location,
     custom_class,
     model_hyperparameters,

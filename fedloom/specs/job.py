@@ -6,7 +6,7 @@ from pydantic import Field
 
 from fedloom.specs.base import Section
 from fedloom.specs.fields import Email, JobKind, JobStatus, Name, Priority, Timestamp
-from fedloom.specs.job_aggregation import AggregationSpec
+from fedloom.specs.job_aggregation import ROBUST_ALGORITHMS, AggregationSpec
 from fedloom.specs.job_model import ModelSpec
 from fedloom.specs.job_orchestration import OrchestrationSpec
 from fedloom.specs.job_privacy import PrivacySpec
@@ -82,3 +82,21 @@ class Job(Section):
     def job_id(self) -> str:
         """The canonical id, with its prefix ``fl-``."""
         return self.metadata.job_id
+
+    @property
+    def weights(self) -> str:
+        """What updates are weighted by, at whichever of the two places the job says it."""
+        orchestration, own = self.orchestration.aggregation, self.aggregation
+        if "weights" not in orchestration.model_fields_set and own is not None and own.weighting is not None:
+            return own.weighting.strategy
+        return orchestration.weights
+
+    @property
+    def robust_method(self) -> str | None:
+        """The rule that takes the place of the weighted mean, at whichever of the two places the job says it."""
+        own = self.aggregation
+        if own is None:
+            return None
+        if own.byzantine_robust is not None and own.byzantine_robust.enabled:
+            return own.byzantine_robust.method
+        return ROBUST_ALGORITHMS.get(own.algorithm or "")

@@ -58,6 +58,13 @@ class RoundAggregation(Section):
     weights: Literal["num_samples", "uniform", "custom"] = Field(
         "num_samples", description="What a client's update is weighted by."
     )
+    weight_column: Name | None = Field(
+        None, description="Weights custom: the column of the fleet that holds them, not negative."
+    )
+    over_provision: Rate | None = Field(
+        None,
+        description="Share of clients asked beyond the target, against dropouts; max_clients stays the limit.",
+    )
     timeout: Count | None = Field(None, description="Minutes after which updates are no longer waited for.")
     min_quorum: Count | None = Field(None, description="Fewest updates with which a round counts.")
     staleness_threshold: Natural | None = Field(

@@ -124,7 +124,11 @@ def participation(place: Place) -> Check:
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
     gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
+    if excluded := took["remarks"]["excluded"]:
+        gave += f" that counts ({excluded} did not)"
     words = f"{took['participants']} of {took['cohort']} clients {gave}, the quorum is {took['quorum']}"
+    if took["withheld"] is not None:
+        words = f"the updates gave no mean: {took['withheld']}"
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
@@ -201,6 +205,7 @@ def _evidence(place: Place, checks: list[Check], stop: str | None, judged_agains
         "fleet_digest": run.recipe.fleet_digest,
         "round": place.round,
         "secure_aggregation": place.result("aggregate")["outputs"]["session"],
+        "quality_file": place.result("aggregate")["files"].get("quality"),
         "decision_file": place.result("select")["files"]["decision"],
         "model_digest": place.result("aggregate")["outputs"]["model_digest"],
         "given_by_clients": place.result("aggregate")["files"],

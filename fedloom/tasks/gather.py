@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedloom.tasks.aggregation.combine import Combined, combine
+from fedloom.tasks.aggregation.updates import Update, read_updates
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State
@@ -32,6 +34,7 @@ class Gathered:
         aborted: Why a session of secure aggregation gave no sum; None when it did.
         session: The numbers of that session.
         within: Clients whose updates were within the clipping norm, where the next round's follows from it.
+        combined: What became of single updates, where the server compares them; then there is no total.
     """
 
     total: State
@@ -44,6 +47,7 @@ class Gathered:
     aborted: str | None = None
     session: dict[str, int] | None = None
     within: int = 0
+    combined: Combined | None = None
 
 
 def gather(place: Place) -> Gathered:
@@ -62,6 +66,8 @@ def gather(place: Place) -> Gathered:
     total: State = {}
     within = 0
     for shard, _ in arrived:
+        if "update" not in results[shard]["files"]:
+            continue
         if "within" in results[shard]["files"]:
             within += int(json.loads(place.file("train", "within", shard)))
         part = bytes_to_tensors(place.file("train", "update", shard), f"the update of shard {shard}")
@@ -76,6 +82,23 @@ def gather(place: Place) -> Gathered:
         loss=_mean_loss([outputs for _, outputs in arrived]),
         bytes_up=sum(outputs["bytes_up"] for _, outputs in arrived),
         within=within,
+    )
+
+
+def gather_single(place: Place) -> Gathered:
+    """Read the updates of single clients and make one of them."""
+    shards = [i for i in range(len(cohort_shards(place))) if "updates" in place.result("train", i)["files"]]
+    updates: list[Update] = []
+    for shard in shards:
+        updates += read_updates(place.file("train", "updates", shard), f"the updates of shard {shard}")
+    made = combine(place.run.recipe.aggregation, updates, place.round)
+    return replace(
+        gather(place),
+        weight=made.weight,
+        participants=made.participants,
+        samples=made.samples,
+        loss=made.loss,
+        combined=made,
     )
 
 

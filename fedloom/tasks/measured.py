@@ -8,6 +8,7 @@ from dataclasses import replace
 from statistics import median
 from typing import Any
 
+from fedloom.tasks.aggregation.record import outputs_of
 from fedloom.tasks.metrics import HOLDOUT
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.pooled import pooled_metrics
@@ -57,6 +58,7 @@ def combine_figures(place: Place) -> StepResult:
             "session": None,
             "clip": None,
             "next_clip": None,
+            **outputs_of(None),
             "metrics": values,
             "undefined": undefined,
             "pooled": pooled["metrics"],

@@ -101,6 +101,7 @@ def round_line(place: Place) -> dict[str, Any]:
         "participants": took["participants"],
         "quorum_met": took["quorum_met"],
         "dropouts": took["dropouts"],
+        **took["remarks"],
         "samples": took["samples"],
         "train_loss": took["train_loss"],
         "update_norm": took["update_norm"],

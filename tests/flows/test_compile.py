@@ -107,7 +107,6 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 REFUSED = [
     ({"framework": "JAX"}, "framework", "framework JAX"),
-    ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
     ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
@@ -118,11 +117,6 @@ REFUSED = [
     ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
     ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
-    (
-        {"orchestration_config": {"aggregation": {"weights": "custom"}}},
-        "orchestration_config.aggregation.weights",
-        "weights custom",
-    ),
 ]
 
 

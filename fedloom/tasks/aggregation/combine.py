@@ -9,8 +9,9 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import torch
 
+from fedloom.tasks.aggregation.bounds import too_few
 from fedloom.tasks.aggregation.quality import Remark, examine
-from fedloom.tasks.aggregation.robust import apply_rule, too_few
+from fedloom.tasks.aggregation.robust import apply_rule
 from fedloom.tasks.aggregation.updates import Update
 from fedloom.tasks.aggregation.weights import weigh
 from fedloom.tasks.models import State

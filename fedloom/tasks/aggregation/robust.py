@@ -14,49 +14,22 @@ Bulyan                 n - 2f updates chosen by Krum one after the other, and in
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 
 import numpy as np
 
+from fedloom.tasks.aggregation.bounds import assumed_hostile, cut
 from fedloom.tasks.aggregation.geometry import Matrix, by_coordinate, median, squared_distances
 from fedloom.tasks.aggregation.updates import Update
 from fedloom.tasks.models import State
 from fedloom.tasks.recipe import RobustRecipe
-
-_PER_HOSTILE = {"krum": 2, "multi_krum": 2, "bulyan": 4}
-
-
-def too_few(rule: RobustRecipe, count: int) -> str | None:
-    """Why a rule cannot keep its promise with so many updates; None when it can."""
-    factor = _PER_HOSTILE.get(rule.method)
-    if factor is not None:
-        hostile = assumed_hostile(rule, count)
-        need = factor * hostile + 3
-        if count < need:
-            return f"{rule.method} with {hostile} hostile updates needs at least {need}, there are {count}"
-    elif count <= 2 * cut(rule.trim_ratio, count):
-        return f"{rule.method} has nothing left of {count} updates"
-    return None
-
-
-def assumed_hostile(rule: RobustRecipe, count: int) -> int:
-    """The f of Krum and Bulyan: what the job says, or the largest that so many updates allow."""
-    if rule.hostile is not None:
-        return rule.hostile
-    return max(0, (count - 3) // _PER_HOSTILE[rule.method])
-
-
-def cut(ratio: float, count: int) -> int:
-    """Values that a trimmed mean leaves out at each end."""
-    return math.floor(ratio * count + 1e-9)
 
 
 def apply_rule(rule: RobustRecipe, updates: Sequence[Update]) -> tuple[State, dict[str, float]]:
     """One update for many.
 
     Args:
-        rule: Which; `too_few` must have no objection.
+        rule: Which; `fedloom.tasks.aggregation.bounds.too_few` must have no objection.
         updates: Finite, of one layout, in an order that does not depend on how they arrived: it decides between equals.
 
     Returns:

@@ -29,7 +29,7 @@ class TrainingRecipe:
     """What a client does with the model.
 
     Attributes:
-        algorithm: "FedAvg", "FedProx" or "SCAFFOLD".
+        algorithm: Name in the specs; at a client all but FedProx and SCAFFOLD are FedAvg.
         optimizer: Name in the specs.
         optimizer_settings: Its settings besides the learning rate.
         learning_rate: Step size; in an order, that of its round.
@@ -40,6 +40,7 @@ class TrainingRecipe:
         local_epochs: Passes over the client's data in a round.
         batch_size: Windows in a batch.
         shuffle: Draw a new order of the windows in every epoch.
+        loss_before: Measure the loss of the received model too, for checks of updates.
         client_timeout_s: Seconds after which a client counts as late.
     """
 
@@ -54,4 +55,5 @@ class TrainingRecipe:
     local_epochs: int
     batch_size: int
     shuffle: bool
+    loss_before: bool
     client_timeout_s: float
