@@ -69,6 +69,8 @@ class ProgressDisplay:
         shown = [name for name in self.plan.recipe.evaluation.metrics if name in measured][:2]
         for line in _dropouts(took["dropouts"]):
             self._console.print(f"round {round}: {line}", markup=False)
+        if self._outputs["select"]["skipped"] is not None:
+            self._console.print(f"round {round}: skipped, {self._outputs['select']['skipped']}", markup=False)
         if self._outputs["select"]["low_eligibility"]:
             self._console.print(f"round {round}: only {self._outputs['select']['eligible']} clients were eligible")
         parts = [

@@ -23,6 +23,7 @@ from fedloom.tasks.model_store import read_model
 from fedloom.tasks.models import custom_source
 from fedloom.tasks.recipe import Bound
 from fedloom.tasks.rounds import Progress, progress, write_rounds
+from fedloom.tasks.selection.history import record_round
 from fedloom.tasks.step import Place, StepResult
 
 Outcome = Literal["pass", "inconclusive", "fail", "error"]
@@ -53,8 +54,8 @@ def step(place: Place) -> StepResult:
     after the last round. Its last model is promoted to champion if every check passes.
     """
     run = place.run
-    safety = [finite(place), participation(place)]
     now = progress(place)
+    safety = [finite(place), participation(place, now)]
     stop = _stop_reason(place, safety, now)
     checks = safety
     key = place.key("evidence.json")
@@ -67,6 +68,7 @@ def step(place: Place) -> StepResult:
             if decision == "pass":
                 champion.promote(run, place.round, place.result("evaluate")["outputs"])
     metrics = write_rounds(place, now)
+    record_round(place)
     return StepResult(
         {
             "stop": stop is not None,
@@ -113,10 +115,15 @@ def finite(place: Place) -> Check:
     return Check("finite", "pass", "all parameters and scores are finite", numbers)
 
 
-def participation(place: Place) -> Check:
-    """At least the quorum of clients gave an update in this round."""
+def participation(place: Place, now: Progress) -> Check:
+    """At least the quorum of clients gave an update in this round, or in an earlier one if this was skipped."""
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
+    skipped = place.result("select")["outputs"]["skipped"]
+    if skipped is not None:
+        untrained = now.stop_reason is not None and not any(line["quorum_met"] for line in now.lines)
+        words = f"the round was skipped: {skipped}" + ("; no round has trained the model" if untrained else "")
+        return Check("participation", "fail" if untrained else "pass", words, numbers)
     words = f"{took['participants']} of {took['cohort']} clients gave an update, the quorum is {took['quorum']}"
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"

@@ -11,15 +11,18 @@ from fedloom.tasks.recipe.aggregation import AggregationRecipe, MaskingRecipe
 from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
-from fedloom.tasks.recipe.selection import SelectionRecipe
+from fedloom.tasks.recipe.selection import AutoBlockRecipe, ColumnWeight, FairnessRecipe, SelectionRecipe
 from fedloom.tasks.recipe.training import TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
+    "AutoBlockRecipe",
     "Bound",
+    "ColumnWeight",
     "EvaluationRecipe",
+    "FairnessRecipe",
     "MaskingRecipe",
     "ModelRecipe",
     "PrivacyRecipe",
