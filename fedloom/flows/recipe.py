@@ -34,7 +34,7 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
     job, fleet = bundle.job, bundle.fleet
     assert fleet is not None, "a job without a fleet is refused before"
     inputs = _inputs(job, bundle.contract)
-    model, selection = _model(job, inputs), selection_recipe(job, bundle.selector)
+    model, selection = _model(job, inputs), selection_recipe(bundle)
     if model.architecture == "Transformer":
         _check_heads(bundle, model)
     training, aggregation = training_recipe(job), aggregation_recipe(job)

@@ -12,6 +12,7 @@ from fedloom.flows.kinds import kind_notes
 from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
+from fedloom.flows.selection import draws, score_of
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
 from fedloom.tasks.recipe import Recipe
@@ -35,6 +36,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        f"drawn by             {'; '.join(draws(recipe.selection))}",
         *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
@@ -151,14 +153,26 @@ def _contract_notes(bundle: JobBundle) -> list[str]:
 
 def _selector_notes(bundle: JobBundle) -> list[str]:
     found: list[str] = []
+    if bundle.fleet is not None:
+        parts = [name for name, _ in score_of(bundle.job, bundle.selector, bundle.fleet)]
+        if "quantity" in parts and len(parts) < 3 and not _named_metric(bundle):
+            found.append(f"the fleet has columns for {' and '.join(parts)} alone: the score is made of them")
     if bundle.selector is None:
         return found
     how, watch = bundle.selector.selection_algorithm, bundle.selector.monitoring
     if how.importance_metric is not None and how.algorithm != "importance_sampling":
         found.append(f"importance_metric does not count: clients are drawn by {how.algorithm}")
+    if how.sampling_weights and how.algorithm != "weighted_random":
+        found.append(f"sampling_weights do not count: clients are drawn by {how.algorithm}")
+    if how.exploration_rate and how.algorithm in ("random", "poisson"):
+        found.append(f"exploration_rate does not count: {how.algorithm} draws with equal chances anyway")
     if watch is not None and not watch.log_selection_decisions:
         found.append("selection decisions are recorded always, also with log_selection_decisions: false")
     return found
+
+
+def _named_metric(bundle: JobBundle) -> bool:
+    return bundle.selector is not None and bundle.selector.selection_algorithm.importance_metric is not None
 
 
 def as_mermaid(plan: Plan) -> str:

@@ -9,7 +9,6 @@ from fedloom.flows.outputs import output_unbuilt
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.job import Job
 from fedloom.specs.problems import Problem
-from fedloom.specs.selector import Selector
 from fedloom.specs.trails import Trail
 from fedloom.tasks.architectures import DEFAULTS
 from fedloom.tasks.metrics import HIGHER_IS_BETTER, OF_OUTPUT, canonical_metric
@@ -18,7 +17,6 @@ Finding = tuple[Trail, str]
 
 ARCHITECTURES = (*DEFAULTS, "Custom")
 ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD", "FedOpt", "FedYogi", "FedAdam")
-SELECTIONS = ("random", "importance_sampling", "poisson")
 LOSSES = {
     "binary_classification": ("BCEWithLogitsLoss",),
     "multi_class": ("CrossEntropyLoss",),
@@ -29,12 +27,7 @@ LOSSES = {
 
 def not_built(bundle: JobBundle) -> list[Problem]:
     """Every feature that the specs of a job ask for and that this version cannot carry out."""
-    found = [bundle.problem("job", trail, "not built", message) for trail, message in _job(bundle.job)]
-    if bundle.selector is not None:
-        found += [
-            bundle.problem("selector", trail, "not built", message) for trail, message in _selector(bundle.selector)
-        ]
-    return found
+    return [bundle.problem("job", trail, "not built", message) for trail, message in _job(bundle.job)]
 
 
 def _job(job: Job) -> Iterator[Finding]:
@@ -78,11 +71,6 @@ def _training(job: Job) -> Iterator[Finding]:
 
 def _clients(job: Job) -> Iterator[Finding]:
     orchestration = job.orchestration
-    chosen = orchestration.client_selection.algorithm
-    if chosen not in SELECTIONS:
-        yield ("orchestration_config", "client_selection", "algorithm"), _only("selection", chosen, SELECTIONS)
-    if orchestration.client_selection.fairness_policy is not None:
-        yield ("orchestration_config", "client_selection", "fairness_policy"), "fairness is not built yet"
     if orchestration.timing is not None:
         yield (
             ("orchestration_config", "timing"),
@@ -133,26 +121,6 @@ def _metric(trail: Trail, name: str, output: str) -> Iterator[Finding]:
         yield trail, _only("metric", name, sorted(OF_OUTPUT.get(output, ())))
     elif output in OF_OUTPUT and canonical_metric(name) not in OF_OUTPUT[output]:
         yield trail, f"{name} is no metric of {output}; there are {', '.join(sorted(OF_OUTPUT[output]))}"
-
-
-def _selector(selector: Selector) -> Iterator[Finding]:
-    how = selector.selection_algorithm
-    if how.algorithm not in SELECTIONS:
-        yield ("selection_algorithm", "algorithm"), _only("selection", how.algorithm, SELECTIONS)
-    if how.sampling_weights:
-        yield ("selection_algorithm", "sampling_weights"), "sampling weights are not built yet"
-    if how.stratify_by:
-        yield ("selection_algorithm", "stratify_by"), "stratified selection is not built yet"
-    if how.exploration_rate:
-        yield ("selection_algorithm", "exploration_rate"), "an exploration rate is not built yet; set it to 0"
-    if how.algorithm == "importance_sampling" and how.importance_metric not in (None, "data_volume"):
-        trail = ("selection_algorithm", "importance_metric")
-        yield trail, _only("importance metric", how.importance_metric or "", ("data_volume",))
-    if selector.fairness_policy.enabled:
-        yield ("fairness_policy",), "fairness over rounds is not built yet; set enabled to false"
-    automatic = selector.blacklist.auto_blacklist_criteria if selector.blacklist else None
-    if selector.blacklist is not None and selector.blacklist.enabled and automatic is not None:
-        yield ("blacklist", "auto_blacklist_criteria"), "automatic blacklisting is not built yet"
 
 
 def _only(what: str, asked: str, built: tuple[str, ...] | list[str]) -> str:

@@ -23,6 +23,7 @@ from fedloom.tasks.model_store import read_model
 from fedloom.tasks.models import custom_source
 from fedloom.tasks.recipe import Bound
 from fedloom.tasks.rounds import Progress, progress, write_rounds
+from fedloom.tasks.selection.history import record_round
 from fedloom.tasks.step import Place, StepResult
 
 Outcome = Literal["pass", "inconclusive", "fail", "error"]
@@ -54,8 +55,8 @@ def step(place: Place) -> StepResult:
     its own: it moves no champion, and a pass says that the model keeps the limits.
     """
     run = place.run
-    safety = [finite(place), participation(place)]
     now = progress(place)
+    safety = [finite(place), participation(place, now)]
     stop = _stop_reason(place, safety, now)
     checks = safety
     key = place.key("evidence.json")
@@ -70,6 +71,7 @@ def step(place: Place) -> StepResult:
                 measured = place.result("evaluate")["outputs"]
                 released = champion.promote(run, place.round, measured, champion.current(run))
     metrics = write_rounds(place, now)
+    record_round(place)
     return StepResult(
         {
             "stop": stop is not None,
@@ -119,10 +121,15 @@ def finite(place: Place) -> Check:
     return Check("finite", "pass", "all parameters and scores are finite", numbers)
 
 
-def participation(place: Place) -> Check:
-    """At least the quorum of clients gave an update in this round."""
+def participation(place: Place, now: Progress) -> Check:
+    """At least the quorum of clients gave an update in this round, or in an earlier one if this was skipped."""
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
+    skipped = place.result("select")["outputs"]["skipped"]
+    if skipped is not None:
+        untrained = now.stop_reason is not None and not any(line["quorum_met"] for line in now.lines)
+        words = f"the round was skipped: {skipped}" + ("; no round has trained the model" if untrained else "")
+        return Check("participation", "fail" if untrained else "pass", words, numbers)
     gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
     if excluded := took["remarks"]["excluded"]:
         gave += f" that counts ({excluded} did not)"

@@ -11,6 +11,7 @@ import torch
 
 from fedloom.tasks.aggregation.combine import Combined, combine
 from fedloom.tasks.aggregation.updates import Update, read_updates
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State
@@ -57,7 +58,7 @@ def gather(place: Place) -> Gathered:
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
         if "lost" in result:
-            reason = f"the shard was lost: {result['lost']}"
+            reason = f"{LOST_SHARD}: {result['lost']}"
             dropouts += [{"client": client, "reason": reason} for client in clients]
         else:
             dropouts += result["outputs"]["dropouts"]

@@ -15,6 +15,7 @@ from typing import Any
 from fedloom.specs.canonical import canonical_json, sha256
 from fedloom.tasks.client_home import client_folder, load_identity, load_registry
 from fedloom.tasks.errors import RunError, StoreError, one_line
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.recipe import MaskingRecipe
 from fedloom.tasks.secure_aggregation.client import Client, RefusedError
 from fedloom.tasks.secure_aggregation.identity import IdentityError, Registry, decode_registry
@@ -218,7 +219,7 @@ def dropouts(place: Place) -> list[dict[str, str]]:
         for shard, clients in enumerate(shards):
             result = place.result(stage, shard)
             if "lost" in result:
-                reasons = [{"client": c, "reason": f"the shard was lost: {result['lost']}"} for c in clients]
+                reasons = [{"client": c, "reason": f"{LOST_SHARD}: {result['lost']}"} for c in clients]
             else:
                 reasons = result["outputs"]["dropouts"]
             found += [{**reason, "stage": stage} for reason in reasons if reason["client"] not in gone]

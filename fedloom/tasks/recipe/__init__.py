@@ -21,16 +21,19 @@ from fedloom.tasks.recipe.measuring import MeasuringRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.output import OutputRecipe
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
-from fedloom.tasks.recipe.selection import SelectionRecipe
+from fedloom.tasks.recipe.selection import AutoBlockRecipe, ColumnWeight, FairnessRecipe, SelectionRecipe
 from fedloom.tasks.recipe.training import ScheduleRecipe, TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
+    "AutoBlockRecipe",
     "Bound",
     "CheckRecipe",
+    "ColumnWeight",
     "EvaluationRecipe",
+    "FairnessRecipe",
     "GivenRecipe",
     "MaskingRecipe",
     "MeasuringRecipe",
