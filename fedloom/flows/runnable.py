@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedloom.flows.judgement import judgement
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract, signal_catalog
 from fedloom.specs.criteria import Criterion, criteria, eligibility_tests
@@ -24,7 +25,7 @@ Finding = tuple[str, Trail, str, str | None]
 
 def not_runnable(bundle: JobBundle) -> list[Problem]:
     """Everything that keeps a valid job from being compiled."""
-    findings = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle))
+    findings = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle), *judgement(bundle.job))
     return [bundle.problem(kind, trail, "error", message, hint) for kind, trail, message, hint in findings]
 
 

@@ -8,7 +8,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from fedloom.tasks.recipe.aggregation import AggregationRecipe, MaskingRecipe
-from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
+from fedloom.tasks.recipe.evaluation import (
+    Bound,
+    ConfidenceRecipe,
+    DriftRecipe,
+    EvaluationRecipe,
+    FairnessRecipe,
+    RobustnessRecipe,
+)
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
 from fedloom.tasks.recipe.selection import SelectionRecipe
@@ -19,11 +26,15 @@ __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
     "Bound",
+    "ConfidenceRecipe",
+    "DriftRecipe",
     "EvaluationRecipe",
+    "FairnessRecipe",
     "MaskingRecipe",
     "ModelRecipe",
     "PrivacyRecipe",
     "Recipe",
+    "RobustnessRecipe",
     "Scalar",
     "SelectionRecipe",
     "Setting",
