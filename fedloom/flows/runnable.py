@@ -6,6 +6,7 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedloom.flows.judgement import judgement
 from fedloom.flows.kinds import kind_lacks
 from fedloom.flows.outputs import output_lacks
 from fedloom.flows.selection_checks import selection_findings
@@ -33,6 +34,7 @@ def not_runnable(bundle: JobBundle) -> list[Problem]:
         *_model(bundle.job),
         *selection_findings(bundle),
         *_holdout(bundle),
+        *judgement(bundle.job),
         *not_combinable(bundle),
         *source_findings(bundle),
         *training_findings(bundle),

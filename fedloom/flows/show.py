@@ -133,6 +133,9 @@ def notes(bundle: JobBundle) -> list[str]:
         )
     if job.model.input_schema.window_size is None:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
+    holdout = job.validation.holdout_dataset
+    if holdout is not None and holdout.size is None and (holdout.stratified or holdout.stratify_by):
+        found.append("the holdout has no size: all of it is used, and there is nothing to stratify")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
     return kind_notes(job) + output_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)

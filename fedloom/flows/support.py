@@ -11,7 +11,7 @@ from fedloom.specs.job import Job
 from fedloom.specs.problems import Problem
 from fedloom.specs.trails import Trail
 from fedloom.tasks.architectures import DEFAULTS
-from fedloom.tasks.metrics import HIGHER_IS_BETTER, OF_OUTPUT, canonical_metric
+from fedloom.tasks.metrics import HIGHER_IS_BETTER, OF_OUTPUT, canonical_metric, metrics_of
 
 Finding = tuple[Trail, str]
 
@@ -106,21 +106,20 @@ def _evaluation(job: Job) -> Iterator[Finding]:
     stopping = job.training.global_training.early_stopping
     if stopping is not None and stopping.enabled and stopping.metric is not None:
         yield from _metric(("training_config", "global_training", "early_stopping", "metric"), stopping.metric, output)
-    if asked.disaggregate_by and job.kind != "evaluate":
-        yield ("validation_config", "disaggregate_by"), "metrics by group are not built yet"
-    for name, section in (("bias_fairness", asked.bias_fairness), ("drift_detection", asked.drift_detection)):
-        if section is not None and section.enabled:
-            yield ("validation_config", name), f"{name} is not built yet; set enabled to false"
-    if asked.holdout_dataset is not None and asked.holdout_dataset.stratify_by:
-        at = ("validation_config", "holdout_dataset", "stratify_by")
-        yield at, "a holdout is stratified by its labels only; other columns are not built yet"
+    drift = asked.drift_detection
+    if drift is not None and drift.enabled and drift.method == "concept_drift":
+        yield (
+            ("validation_config", "drift_detection", "method"),
+            "concept_drift needs what the running model predicted and what came true later, which no step collects; "
+            "PSI and KS are built",
+        )
 
 
 def _metric(trail: Trail, name: str, output: str) -> Iterator[Finding]:
     if canonical_metric(name) not in HIGHER_IS_BETTER:
-        yield trail, _only("metric", name, sorted(OF_OUTPUT.get(output, ())))
-    elif output in OF_OUTPUT and canonical_metric(name) not in OF_OUTPUT[output]:
-        yield trail, f"{name} is no metric of {output}; there are {', '.join(sorted(OF_OUTPUT[output]))}"
+        yield trail, _only("metric", name, sorted(metrics_of(output)))
+    elif output in OF_OUTPUT and canonical_metric(name) not in metrics_of(output):
+        yield trail, f"{name} is no metric of {output}; there are {', '.join(sorted(metrics_of(output)))}"
 
 
 def _only(what: str, asked: str, built: tuple[str, ...] | list[str]) -> str:

@@ -115,7 +115,12 @@ REFUSED = [
     ),
     ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
     ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
-    ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
+    ({"metrics": ["kappa"]}, "metrics[0]", "metric kappa"),
+    (
+        {"validation_config": {"drift_detection": {"enabled": True, "method": "concept_drift"}}},
+        "validation_config.drift_detection.method",
+        "concept_drift",
+    ),
 ]
 
 

@@ -15,7 +15,14 @@ from fedloom.tasks.recipe.aggregation import (
     ServerOptimizerRecipe,
     StalenessRecipe,
 )
-from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
+from fedloom.tasks.recipe.evaluation import (
+    Bound,
+    ConfidenceRecipe,
+    DriftRecipe,
+    EvaluationRecipe,
+    GapRecipe,
+    RobustnessRecipe,
+)
 from fedloom.tasks.recipe.given import GivenRecipe
 from fedloom.tasks.recipe.measuring import MeasuringRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
@@ -32,8 +39,11 @@ __all__ = [
     "Bound",
     "CheckRecipe",
     "ColumnWeight",
+    "ConfidenceRecipe",
+    "DriftRecipe",
     "EvaluationRecipe",
     "FairnessRecipe",
+    "GapRecipe",
     "GivenRecipe",
     "MaskingRecipe",
     "MeasuringRecipe",
@@ -42,6 +52,7 @@ __all__ = [
     "PrivacyRecipe",
     "Recipe",
     "RobustRecipe",
+    "RobustnessRecipe",
     "Scalar",
     "ScheduleRecipe",
     "SelectionRecipe",
