@@ -7,6 +7,7 @@ from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
+from fedloom.flows.two_servers import halves, names, server_keys
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.architectures import parameter_count
@@ -44,15 +45,16 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     train = _train(recipe)
-    masked = () if recipe.masking is None else _masked(one)
-    last = masked[-1] if masked else train
+    masked = _masked(recipe, one)
+    last = [step.name for step in (masked or (train,)) if not any(step.name in other.needs for other in masked)]
     # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
     secret = recipe.privacy is not None and recipe.privacy.unit == "client"
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
         setup=(
-            Step("validate", (), one, retries=1, at_clients=bool(masked)),
+            *server_keys(recipe, one),
+            Step("validate", names(server_keys(recipe, one)), one, retries=1, at_clients=bool(masked)),
             Step("initialise", ("validate",), one, retries=1),
             *([Step("reserve_privacy", ("initialise",), one, retries=1, at_server=True)] if recipe.privacy else []),
         ),
@@ -63,7 +65,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
                 Step("distribute", ("select",), one, retries=1),
                 train,
                 *masked,
-                Step("aggregate", (last.name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
+                Step("aggregate", tuple(last), one, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
@@ -98,7 +100,13 @@ def _train(recipe: Recipe) -> Step:
     )
 
 
-def _masked(needs: Resources) -> tuple[Step, ...]:
+def _masked(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    if recipe.masking is None:
+        return ()
+    return _pairwise(needs) if recipe.masking.protocol == "pairwise" else halves(needs)
+
+
+def _pairwise(needs: Resources) -> tuple[Step, ...]:
     """The stages of secure aggregation, each over the shards of clients; at last the sum is opened in pieces."""
     stages: list[Step] = []
     for name in CLIENT_STAGES:

@@ -33,6 +33,6 @@ def step(place: Place) -> StepResult:
     outputs = {"model_digest": digest, "model_bytes": size, "clients": cohort, "bytes_down": size * cohort}
     if recipe.privacy is not None:
         outputs["clip"] = recipe.privacy.clip
-    if recipe.masking is not None:
+    if recipe.masking is not None and recipe.masking.protocol == "pairwise":
         outputs["chunks"] = list(range(chunks(recipe.masking.parameters)))
     return StepResult(outputs, {"order": order})

@@ -110,7 +110,6 @@ REFUSED = [
     ({"algorithm": "SCAFFOLD"}, "algorithm", "algorithm SCAFFOLD"),
     ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
-    ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
         "labels",

@@ -9,8 +9,8 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar
 
 from fedloom.specs.canonical import canonical_json, sha256
 from fedloom.tasks.client_home import client_folder, load_identity, load_registry
@@ -18,7 +18,7 @@ from fedloom.tasks.errors import RunError, StoreError, one_line
 from fedloom.tasks.recipe import MaskingRecipe
 from fedloom.tasks.secure_aggregation.client import Client, RefusedError
 from fedloom.tasks.secure_aggregation.identity import IdentityError, Registry, decode_registry
-from fedloom.tasks.secure_aggregation.messages import Terms, decode, make_terms
+from fedloom.tasks.secure_aggregation.messages import MessageError, Terms, decode, make_terms
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, Degrees, ParameterError, choose
 from fedloom.tasks.secure_aggregation.quantise import EXTRA
 from fedloom.tasks.secure_aggregation.server import AbortError, Server
@@ -31,6 +31,7 @@ STAGES = ("train", "advertise_keys", "share_keys", "mask_update", "confirm_survi
 UPDATE = "update"
 """Name of the quantised update in a client's own folder."""
 Messages = dict[str, bytes]
+T = TypeVar("T")
 
 
 def masking(place: Place) -> MaskingRecipe:
@@ -57,20 +58,34 @@ def play(place: Place, stage: str, answer: Callable[[Server, Client], bytes]) ->
         server = server_before(place, stage)
     except AbortError as error:
         return StepResult({"clients": 0, "dropouts": [], "aborted": str(error)})
-    answers, dropouts = {}, []
-    for name in shard_clients(place):
-        if name in expected(server, stage):
-            try:
-                answers[name] = answer(server, open_client(place, server.terms, name))
-            except RunError:
-                raise
-            except (RefusedError, IdentityError) as reason:
-                dropouts.append({"client": name, "reason": str(reason)})
-            except Exception as error:  # whatever happens at one client is no concern of the others
-                dropouts.append({"client": name, "reason": one_line(error)})
+    names = [name for name in shard_clients(place) if name in expected(server, stage)]
+    answers, dropouts = collect(names, lambda name: answer(server, open_client(place, server.terms, name)))
     return StepResult(
         {"clients": len(answers), "dropouts": dropouts, "aborted": None}, {"messages": store_messages(place, answers)}
     )
+
+
+def collect(names: list[str], answer: Callable[[str], T]) -> tuple[dict[str, T], list[dict[str, str]]]:
+    """Ask clients one after the other.
+
+    Returns:
+        The answers by client, and the clients that gave none, with reasons.
+
+    Raises:
+        RunError: when the run cannot go on.
+    """
+    answers: dict[str, T] = {}
+    dropouts = []
+    for name in names:
+        try:
+            answers[name] = answer(name)
+        except RunError:
+            raise
+        except (RefusedError, MessageError, IdentityError) as reason:
+            dropouts.append({"client": name, "reason": str(reason)})
+        except Exception as error:  # whatever happens at one client is no concern of the others
+            dropouts.append({"client": name, "reason": one_line(error)})
+    return answers, dropouts
 
 
 def store_messages(place: Place, messages: Messages) -> Any:
@@ -86,10 +101,13 @@ def open_client(place: Place, terms: Terms, name: str) -> Client:
         IdentityError: when it has no identity key.
     """
     fleet = place.run.fleet.fleet_id
-    state = FolderState(client_folder(fleet, name) / "sessions" / terms.session.hex())
-    rules = masking(place)
-    floor = Assumptions(rules.corrupt, 0.0)
-    return Client(name, load_identity(fleet, name), load_registry(fleet), state, floor)
+    floor = Assumptions(masking(place).corrupt, 0.0)
+    return Client(name, load_identity(fleet, name), load_registry(fleet), session_folder(place, terms, name), floor)
+
+
+def session_folder(place: Place, terms: Terms, name: str) -> FolderState:
+    """What a client keeps of a session."""
+    return FolderState(client_folder(place.run.fleet.fleet_id, name) / "sessions" / terms.session.hex())
 
 
 def expected(server: Server, stage: str) -> set[str]:
@@ -141,7 +159,7 @@ def session_terms(place: Place) -> Terms:
 
 
 def degrees_for(clients: int, rules: MaskingRecipe) -> Degrees:
-    """The numbers of a session; a cohort smaller than planned keeps its secrets, if not through as many dropouts.
+    """The numbers of masks; a cohort smaller than planned keeps its secrets, if not through as many dropouts.
 
     Raises:
         ParameterError: when it cannot keep them.
@@ -174,7 +192,9 @@ def _make_terms(place: Place) -> Terms:
     attempt = os.urandom(8).hex()
     context = canonical_json([place.run.plan_digest, place.run.name, place.round, attempt]).decode()
     try:
-        degrees = degrees_for(len(ready), rules)
+        # With two servers nobody shares secrets, and the numbers of it say nothing.
+        shared = rules.protocol == "pairwise"
+        degrees = degrees_for(len(ready), rules) if shared else Degrees(len(ready) - 1, 2, 2)
         return make_terms(
             registry,
             context,
@@ -210,11 +230,11 @@ def frozen_messages(place: Place, stage: str) -> Messages:
     return messages
 
 
-def dropouts(place: Place) -> list[dict[str, str]]:
+def dropouts(place: Place, stages: Sequence[str] = STAGES) -> list[dict[str, str]]:
     """Who was lost at which stage, and why, over all stages of the round."""
     shards, found = cohort_shards(place), []
     gone: set[str] = set()
-    for stage in STAGES:
+    for stage in stages:
         for shard, clients in enumerate(shards):
             result = place.result(stage, shard)
             if "lost" in result:

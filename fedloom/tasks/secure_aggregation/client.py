@@ -41,6 +41,8 @@ from fedloom.tasks.secure_aggregation.shamir import SHARE_BYTES, split
 from fedloom.tasks.secure_aggregation.state import State
 
 _SECRETS, _CHANNELS = "secrets", "channels"
+CLOSED = "closed"
+"""Name in a client's state of a session that it will not speak in again; nothing else is kept of it."""
 _SEED = 32
 
 
@@ -114,6 +116,8 @@ class Client:
         return answer
 
     def _answer(self, stage: str, request: bytes, answer: Callable[[], bytes]) -> bytes:
+        if self.state.load(CLOSED) is not None:
+            raise RefusedError(f"{self.name}: the session is closed")
         digest = sha256(request).digest()
         kept = self.state.load(stage)
         if kept is not None:
