@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from filelock import FileLock
-
 from fedloom.tasks.client_home import load_identity, load_registry
 from fedloom.tasks.halves.session import sealed_role
 from fedloom.tasks.masked.session import (
     UPDATE,
     collect,
+    joined,
     masking,
     own_folder,
     session_folder,
     session_terms,
     store_messages,
+    take_update,
 )
 from fedloom.tasks.secure_aggregation.client import RefusedError
 from fedloom.tasks.secure_aggregation.messages import Terms
@@ -47,20 +47,20 @@ def step(place: Place) -> StepResult:
 def split(place: Place, terms: Terms, name: str) -> dict[str, bytes]:
     """A client's messages to the two servers; asked again, the same bytes.
 
-    Once they are kept the update is forgotten, so that no second session can get other halves of it.
+    Once they are kept, the update is forgotten.
 
     Raises:
         RefusedError: when the session is not what the client agreed to, or its update is gone.
     """
     fleet, rules = place.run.fleet.fleet_id, masking(place)
-    state, update = session_folder(place, terms, name), own_folder(place, name)
+    state = session_folder(place, terms, name)
     identity, registry = load_identity(fleet, name), load_registry(fleet)
     if terms.survivors < rules.survivors:
         raise RefusedError(f"{name}: a sum of {terms.survivors} clients, {rules.survivors} were agreed on")
     if (terms.ring_bits, terms.length) != (rules.ring_bits, rules.parameters + EXTRA):
         raise RefusedError(f"{name}: the session is not about vectors of {rules.parameters} coordinates")
-    state.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-    with FileLock(state.folder / "lock"):
-        messages = split_once(terms, name, identity, registry, trusted_keys(fleet), state, update.load(UPDATE))
-        update.delete(UPDATE)
+    with joined(place, terms, name):
+        update = take_update(place, terms, name)
+        messages = split_once(terms, name, identity, registry, trusted_keys(fleet), state, update)
+        own_folder(place, name).delete(UPDATE)
     return messages

@@ -192,7 +192,7 @@ def test_a_repeated_split_gives_the_same_bytes_and_another_session_gets_nothing(
         terms.unlink()
         other = session_terms(place)
         assert other.session != decode(Terms, kept, None).session
-        with pytest.raises(RefusedError, match="c0: its update is gone"):
+        with pytest.raises(RefusedError, match="c0: its update of this round went into another session"):
             split(place, other, "c0")
         terms.write_bytes(kept)
 
