@@ -53,10 +53,13 @@ def _masking(recipe: Recipe) -> list[str]:
     rules = recipe.masking
     if rules is None:
         return []
+    room = f"at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+    if rules.protocol == "two_server":
+        return [f"secure aggregation   half of every update to each of two servers; {room}"]
     degrees = choose(recipe.selection.target, Assumptions(rules.corrupt, rules.dropout), rules.threshold)
     return [
         f"secure aggregation   each client shares with {degrees.neighbours} others, {degrees.threshold} of them open a "
-        f"secret; at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+        f"secret; {room}"
     ]
 
 
@@ -122,6 +125,13 @@ def notes(bundle: JobBundle) -> list[str]:
             f"for protocol {secure.protocol}, pairwise masks (SecAgg+) run: the server sees the sum alone, "
             "without homomorphic encryption or a second party"
         )
+    if secure.enabled and secure.protocol == "two_server":
+        found.append("two servers keep updates apart only while they do not work together: let two operators run them")
+        unused = [name for name in ("threshold", "dropout_tolerance") if getattr(secure, name) is not None]
+        if unused:
+            found.append(
+                f"with two servers nobody shares secrets: what the job says of {' and '.join(unused)} does not count"
+            )
     inputs, private = job.model.input_schema, job.privacy.differential_privacy
     if private.enabled and job.model.model_source is not None:
         found.append("epsilon is that of this run's rounds: what the model it starts from had cost is not in it")

@@ -85,11 +85,6 @@ def _privacy(job: Job) -> Iterator[Finding]:
             "pseudonyms are not built yet; name clients by pseudonyms in the fleet",
         )
     secure = job.privacy.secure_aggregation
-    if secure.enabled and secure.protocol == "two_server":
-        yield (
-            ("privacy_config", "secure_aggregation", "protocol"),
-            "two_server is built as a library alone (fedloom.tasks.secure_aggregation.two_server); write pairwise",
-        )
     if secure.enabled and job.model.architecture == "Custom":
         yield (
             ("privacy_config", "secure_aggregation"),

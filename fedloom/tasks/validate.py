@@ -6,6 +6,7 @@ from fedloom.tasks.client_home import load_registry, make_keys
 from fedloom.tasks.drift import measure_drift, read_baseline
 from fedloom.tasks.evaluate import holdout_digest, read_holdout
 from fedloom.tasks.secure_aggregation.identity import encode_registry
+from fedloom.tasks.server_keys import published_keys, trust
 from fedloom.tasks.step import Outputs, Place, StepResult
 
 
@@ -15,14 +16,16 @@ def step(place: Place) -> StepResult:
     How far the held-out data have drifted does not depend on the model: it is measured here, once.
 
     Raises:
-        RunError: when the clients' keys cannot be kept, or the held-out data or the baseline distribution cannot be
-            read or do not go with the model.
+        RunError: when the clients' keys cannot be kept, they trust other servers, or the held-out data or the baseline
+            distribution cannot be read or do not go with the model.
     """
     run, recipe = place.run, place.run.recipe
     files = {}
     if recipe.masking is not None:
         make_keys(run.fleet)
         registry = encode_registry(load_registry(run.fleet.fleet_id))
+        if recipe.masking.protocol == "two_server":
+            trust(run.fleet.fleet_id, published_keys(place))
         files["registry"] = run.store.write(place.key("registry.json"), registry)
     outputs: Outputs = {"windows": 0, "holdout": None, "drift": None, "baseline": None}
     if recipe.evaluation.holdout is not None:

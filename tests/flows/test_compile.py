@@ -107,7 +107,6 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 REFUSED = [
     ({"framework": "JAX"}, "framework", "framework JAX"),
-    ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
         "labels",
