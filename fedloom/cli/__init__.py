@@ -19,6 +19,7 @@ import click
 
 from fedloom.cli import argo
 from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
+from fedloom.cli.data import baseline
 from fedloom.cli.fleet import fleet
 from fedloom.cli.privacy import privacy
 
@@ -255,6 +256,9 @@ def prepare(name: str, cache: Path | None) -> None:
         click.echo(prepare_dataset(name, cache, say))
     except DatasetError as error:
         fail(f"error: {error}", FAILED)
+
+
+data.add_command(baseline)
 
 
 def _kind(name: str) -> str:

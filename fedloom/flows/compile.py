@@ -7,6 +7,7 @@ from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
+from fedloom.flows.two_servers import halves, names, server_keys
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.architectures import parameter_count
@@ -45,13 +46,15 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     combine = Resources(cpus=recipe.threads, memory_bytes=aggregate_memory(recipe))
     given = _KINDS[recipe.kind](recipe, one)
+    ends = tuple(step.name for step in given if not any(step.name in other.needs for other in given))
     # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
     secret = recipe.privacy is not None and recipe.privacy.unit == "client"
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
         setup=(
-            Step("validate", (), one, retries=1, at_clients=recipe.masking is not None),
+            *server_keys(recipe, one),
+            Step("validate", names(server_keys(recipe, one)), one, retries=1, at_clients=recipe.masking is not None),
             Step("initialise", ("validate",), one, retries=1),
             *([Step("reserve_privacy", ("initialise",), one, retries=1, at_server=True)] if recipe.privacy else []),
         ),
@@ -60,7 +63,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
             steps=(
                 Step("select", (), one, retries=1, at_server=secret),
                 *given,
-                Step("aggregate", (given[-1].name,), combine, retries=1, at_server=secret, measures=_PARTICIPATION),
+                Step("aggregate", ends, combine, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
@@ -73,8 +76,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
 
 def _trained(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
     """What clients give is an update, in the open or under masks."""
-    masked = () if recipe.masking is None else _masked(needs)
-    return (Step("distribute", ("select",), needs, retries=1), _train(recipe), *masked)
+    return (Step("distribute", ("select",), needs, retries=1), _train(recipe), *_masked(recipe, needs))
 
 
 def _measured(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
@@ -130,7 +132,13 @@ def _train(recipe: Recipe) -> Step:
     )
 
 
-def _masked(needs: Resources) -> tuple[Step, ...]:
+def _masked(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    if recipe.masking is None:
+        return ()
+    return _pairwise(needs) if recipe.masking.protocol == "pairwise" else halves(needs)
+
+
+def _pairwise(needs: Resources) -> tuple[Step, ...]:
     """The stages of secure aggregation, each over the shards of clients; at last the sum is opened in pieces."""
     stages: list[Step] = []
     for name in CLIENT_STAGES:

@@ -9,7 +9,7 @@ from fedloom.specs.bundle import JobBundle
 from fedloom.specs.job import Job
 from fedloom.specs.problems import SpecError
 from fedloom.specs.trails import Trail
-from fedloom.tasks.metrics import HOLDOUT, canonical_metric
+from fedloom.tasks.metrics import BESIDE, canonical_metric, held_out, of_predictions
 from fedloom.tasks.recipe import Bound, EvaluationRecipe, GivenRecipe, MeasuringRecipe
 
 MOST_GROUPS = 100
@@ -102,7 +102,7 @@ def measuring_recipe(job: Job, evaluation: EvaluationRecipe) -> MeasuringRecipe 
     if job.kind != "evaluate":
         return None
     asked = {canonical_metric(metric.name): metric.aggregation for metric in job.validation.metrics}
-    combine = tuple((name, asked.get(name) or "weighted_average") for name in evaluation.metrics)
+    combine = tuple((name, asked.get(name) or "weighted_average") for name in of_predictions(evaluation.metrics))
     return MeasuringRecipe(combine, job.validation.disaggregate_by)
 
 
@@ -111,8 +111,9 @@ def judged_twice(job: Job, evaluation: EvaluationRecipe) -> EvaluationRecipe:
     if job.kind != "evaluate" or evaluation.holdout is None:
         return evaluation
     bounds = tuple(
-        Bound(f"{bound.name} on the holdout", HOLDOUT + bound.metric, bound.minimum, bound.maximum)
+        Bound(f"{bound.name} on the holdout", held_out(bound.metric), bound.minimum, bound.maximum)
         for bound in evaluation.bounds
+        if bound.metric not in BESIDE
     )
     return replace(evaluation, bounds=(*evaluation.bounds, *bounds))
 

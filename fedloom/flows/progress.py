@@ -71,6 +71,8 @@ class ProgressDisplay:
             self._console.print(f"round {round}: {line}", markup=False)
         for line in _remarks(took):
             self._console.print(f"round {round}: {line}", markup=False)
+        if self._outputs["select"]["skipped"] is not None:
+            self._console.print(f"round {round}: skipped, {self._outputs['select']['skipped']}", markup=False)
         if self._outputs["select"]["low_eligibility"]:
             self._console.print(f"round {round}: only {self._outputs['select']['eligible']} clients were eligible")
         parts = [

@@ -37,10 +37,10 @@ def masking_recipe(
         raise _wrong(bundle, "dropout_tolerance", f"{tolerance} is the whole cohort of {cohort} clients")
     if cohort < MIN_CLIENTS:
         raise _wrong(bundle, "enabled", f"a cohort of {cohort} is too small: the sum of two tells each the other's")
+    two = asked.protocol == "two_server"
     try:
-        choose(cohort, Assumptions(asked.assumed_corrupt, dropout), asked.threshold)
-        # The smallest round must keep its secrets too, if not survive as many dropouts.
-        choose(min(smallest, cohort), Assumptions(asked.assumed_corrupt, 0.0), asked.threshold)
+        if not two:
+            _enough_neighbours(cohort, smallest, asked.assumed_corrupt, dropout, asked.threshold)
     except ParameterError as error:
         raise _wrong(bundle, "threshold" if asked.threshold else "enabled", str(error)) from error
     weights = bundle.job.weights
@@ -49,9 +49,10 @@ def masking_recipe(
     except ParameterError as error:
         raise _wrong(bundle, "enabled", str(error)) from error
     return MaskingRecipe(
-        threshold=asked.threshold,
+        protocol="two_server" if two else "pairwise",
+        threshold=None if two else asked.threshold,
         corrupt=asked.assumed_corrupt,
-        dropout=dropout,
+        dropout=0.0 if two else dropout,
         survivors=max(quorum, MIN_CLIENTS),
         clip=_clip(bundle),
         weight_max=_largest_weight(bundle, inputs, weights),
@@ -59,6 +60,17 @@ def masking_recipe(
         ring_bits=ring_bits,
         parameters=parameter_count(model) or 0,
     )
+
+
+def _enough_neighbours(cohort: int, smallest: int, corrupt: float, dropout: float, threshold: int | None) -> None:
+    """See that there are numbers for a session.
+
+    Raises:
+        ParameterError: when there are none.
+    """
+    choose(cohort, Assumptions(corrupt, dropout), threshold)
+    # The smallest round must keep its secrets too, if not survive as many dropouts.
+    choose(min(smallest, cohort), Assumptions(corrupt, 0.0), threshold)
 
 
 def _largest_weight(bundle: JobBundle, inputs: WindowSpec, weights: str) -> float:

@@ -33,8 +33,8 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
     """
     job, fleet = bundle.job, bundle.fleet
     assert fleet is not None, "a job without a fleet is refused before"
-    inputs = _inputs(job, bundle.contract)
-    model, selection = _model(job, inputs), selection_recipe(job, bundle.selector)
+    inputs = inputs_of(job, bundle.contract)
+    model, selection = _model(job, inputs), selection_recipe(bundle)
     if model.architecture == "Transformer":
         _check_heads(bundle, model)
     training, aggregation = training_recipe(job), aggregation_recipe(job)
@@ -66,7 +66,7 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
     )
 
 
-def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
+def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
     """The windows that a model reads, standardised by the contract's nominal values where a signal has them."""
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)

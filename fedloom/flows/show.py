@@ -12,6 +12,7 @@ from fedloom.flows.kinds import kind_notes
 from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.recipe import DEFAULT_WINDOW
+from fedloom.flows.selection import draws, score_of
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
 from fedloom.tasks.recipe import Recipe
@@ -35,6 +36,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        f"drawn by             {'; '.join(draws(recipe.selection))}",
         *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
@@ -57,10 +59,13 @@ def _masking(recipe: Recipe) -> list[str]:
     rules = recipe.masking
     if rules is None:
         return []
+    room = f"at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+    if rules.protocol == "two_server":
+        return [f"secure aggregation   half of every update to each of two servers; {room}"]
     degrees = choose(recipe.selection.target, Assumptions(rules.corrupt, rules.dropout), rules.threshold)
     return [
         f"secure aggregation   each client shares with {degrees.neighbours} others, {degrees.threshold} of them open a "
-        f"secret; at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+        f"secret; {room}"
     ]
 
 
@@ -126,6 +131,13 @@ def notes(bundle: JobBundle) -> list[str]:
             f"for protocol {secure.protocol}, pairwise masks (SecAgg+) run: the server sees the sum alone, "
             "without homomorphic encryption or a second party"
         )
+    if secure.enabled and secure.protocol == "two_server":
+        found.append("two servers keep updates apart only while they do not work together: let two operators run them")
+        unused = [name for name in ("threshold", "dropout_tolerance") if getattr(secure, name) is not None]
+        if unused:
+            found.append(
+                f"with two servers nobody shares secrets: what the job says of {' and '.join(unused)} does not count"
+            )
     inputs, private = job.model.input_schema, job.privacy.differential_privacy
     if private.enabled and job.model.model_source is not None:
         found.append("epsilon is that of this run's rounds: what the model it starts from had cost is not in it")
@@ -137,6 +149,9 @@ def notes(bundle: JobBundle) -> list[str]:
         )
     if job.model.input_schema.window_size is None:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
+    holdout = job.validation.holdout_dataset
+    if holdout is not None and holdout.size is None and (holdout.stratified or holdout.stratify_by):
+        found.append("the holdout has no size: all of it is used, and there is nothing to stratify")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
     return kind_notes(job) + output_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
@@ -157,14 +172,26 @@ def _contract_notes(bundle: JobBundle) -> list[str]:
 
 def _selector_notes(bundle: JobBundle) -> list[str]:
     found: list[str] = []
+    if bundle.fleet is not None:
+        parts = [name for name, _ in score_of(bundle.job, bundle.selector, bundle.fleet)]
+        if "quantity" in parts and len(parts) < 3 and not _named_metric(bundle):
+            found.append(f"the fleet has columns for {' and '.join(parts)} alone: the score is made of them")
     if bundle.selector is None:
         return found
     how, watch = bundle.selector.selection_algorithm, bundle.selector.monitoring
     if how.importance_metric is not None and how.algorithm != "importance_sampling":
         found.append(f"importance_metric does not count: clients are drawn by {how.algorithm}")
+    if how.sampling_weights and how.algorithm != "weighted_random":
+        found.append(f"sampling_weights do not count: clients are drawn by {how.algorithm}")
+    if how.exploration_rate and how.algorithm in ("random", "poisson"):
+        found.append(f"exploration_rate does not count: {how.algorithm} draws with equal chances anyway")
     if watch is not None and not watch.log_selection_decisions:
         found.append("selection decisions are recorded always, also with log_selection_decisions: false")
     return found
+
+
+def _named_metric(bundle: JobBundle) -> bool:
+    return bundle.selector is not None and bundle.selector.selection_algorithm.importance_metric is not None
 
 
 def as_mermaid(plan: Plan) -> str:

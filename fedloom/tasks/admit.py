@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fedloom.tasks.errors import RunError
 from fedloom.tasks.given import as_json, read_index
-from fedloom.tasks.select import ineligibility, split
+from fedloom.tasks.select import split
+from fedloom.tasks.selection import evidence
+from fedloom.tasks.selection.eligibility import ineligibility
+from fedloom.tasks.selection.history import started
 from fedloom.tasks.step import Place, StepResult
 
 
@@ -29,6 +34,7 @@ def admit(place: Place) -> StepResult:
     decision = run.store.write_json(
         place.key("decision.json"),
         {
+            "decisions": list(evidence.DECISIONS),
             "round": place.round,
             "algorithm": "given",
             "fleet": {"id": run.fleet.fleet_id, "digest": run.recipe.fleet_digest, "clients": len(run.fleet.clients)},
@@ -50,6 +56,8 @@ def admit(place: Place) -> StepResult:
         "cohort": len(cohort),
         "shards": list(range(len(shards))),
         "low_eligibility": len(cohort) < wanted.alert_below,
+        "skipped": None,
+        "at": started(run),
         "now": given.now,
     }
     if refused:
@@ -59,15 +67,16 @@ def admit(place: Place) -> StepResult:
     )
 
 
-def _explain(fleet: tuple[str, ...], cohort: list[str], refused: dict[str, str]) -> list[dict[str, str]]:
-    taking_part = set(cohort)
-    rows = [{"client": name, "decision": "refused", "reason": why} for name, why in sorted(refused.items())]
-    for client in fleet:
-        if client in taking_part:
-            rows.append({"client": client, "decision": "selected", "reason": "it gave an update"})
-        elif client not in refused:
-            rows.append({"client": client, "decision": "not drawn", "reason": "it gave no update"})
-    return rows
+def _explain(fleet: tuple[str, ...], cohort: list[str], refused: dict[str, str]) -> dict[str, Any]:
+    """Every client of the fleet and of the index, as `fedloom.tasks.selection.evidence.columns` has them."""
+    taking_part, clients = set(cohort), sorted({*fleet, *refused})
+    number = {"it gave an update": 0, "it gave no update": 1}
+    part, reason = [], []
+    for client in clients:
+        part.append(2 if client in refused else 0 if client in taking_part else 1)
+        why = refused.get(client, "it gave an update" if client in taking_part else "it gave no update")
+        reason.append(number.setdefault(why, len(number)))
+    return {"client": clients, "decision": part, "reason": reason, "reasons": list(number)}
 
 
 def _summary(refused: dict[str, str]) -> str:

@@ -11,10 +11,14 @@ import torch
 
 from fedloom.tasks.aggregation.combine import Combined, combine
 from fedloom.tasks.aggregation.updates import Update, read_updates
+from fedloom.tasks.halves import session as halves
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State
+from fedloom.tasks.secure_aggregation.masks import Ring
 from fedloom.tasks.secure_aggregation.quantise import Quantiser, ring_type
+from fedloom.tasks.secure_aggregation.server import AbortError
 from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place
 
@@ -62,7 +66,7 @@ def gather(place: Place) -> Gathered:
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
         if "lost" in result:
-            reason = f"the shard was lost: {result['lost']}"
+            reason = f"{LOST_SHARD}: {result['lost']}"
             dropouts += [{"client": client, "reason": reason} for client in clients]
         else:
             dropouts += result["outputs"]["dropouts"]
@@ -125,30 +129,45 @@ def gather_masked(place: Place, model: State) -> Gathered:
         place: The round.
         model: The model that the clients started from; an update has its names and shapes.
     """
-    rules, lost = session.masking(place), session.dropouts(place)
-    pieces = [place.result("unmask", i) for i in place.result("distribute")["outputs"]["chunks"]]
-    sent = sum(file["bytes"] for stage in session.STAGES for file in _files(place, stage))
-    aborted = next((p["outputs"]["aborted"] for p in pieces if p["outputs"]["aborted"]), None)
-    if aborted is not None:
-        return Gathered({}, 0.0, 0, lost, None, None, sent, aborted)
-    kind = ring_type(rules.ring_bits)
-    parts = [np.frombuffer(place.file("unmask", "sum", i), kind) for i in range(len(pieces))]
+    rules = session.masking(place)
+    two = rules.protocol == "two_server"
+    stages = halves.STAGES if two else session.STAGES
+    lost = session.dropouts(place, stages) + (halves.refused(place) if two else [])
+    sent = sum(file["bytes"] for stage in stages for file in _files(place, stage))
+    try:
+        opened = halves.opened(place) if two else unmasked(place)
+    except AbortError as error:
+        return Gathered({}, 0.0, 0, lost, None, None, sent, str(error))
     quantiser = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max)
-    values, weight, count = quantiser.decode(np.concatenate(parts))
+    values, weight, count = quantiser.decode(opened)
     flat = torch.from_numpy(values)
     sizes = [tensor.numel() for _, tensor in sorted(model.items())]
     split = zip(sorted(model.items()), torch.split(flat, sizes), strict=True)
     total = {name: part.reshape(tensor.shape) for (name, tensor), part in split}
     terms = session.session_terms(place)
+    shared = {"servers": 2} if two else {"neighbours": terms.neighbours, "threshold": terms.threshold}
     numbers = {
         "clients": len(terms.clients),
-        "neighbours": terms.neighbours,
-        "threshold": terms.threshold,
+        **shared,
         "survivors": terms.survivors,
         "ring_bits": rules.ring_bits,
         "bits": rules.bits,
     }
     return Gathered(total, weight, count, lost, None, None, sent, session=numbers)
+
+
+def unmasked(place: Place) -> Ring:
+    """The sum, from the pieces in which its masks were taken out.
+
+    Raises:
+        AbortError: when the session gave none.
+    """
+    pieces = place.result("distribute")["outputs"]["chunks"]
+    for i in pieces:
+        if aborted := place.result("unmask", i)["outputs"]["aborted"]:
+            raise AbortError(aborted)
+    kind = ring_type(session.masking(place).ring_bits)
+    return np.concatenate([np.frombuffer(place.file("unmask", "sum", i), kind) for i in pieces])
 
 
 def _mean_loss(outputs: list[dict[str, Any]]) -> float | None:

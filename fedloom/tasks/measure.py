@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from fedloom.tasks.client import DropoutError, receive
 from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.errors import RunError, one_line
-from fedloom.tasks.evaluate import metrics_of, score
+from fedloom.tasks.evaluate import measure_predictions, predict
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.models import State
 from fedloom.tasks.recipe import Recipe
@@ -68,8 +68,8 @@ def client_figures(recipe: Recipe, state: State, windows: Windows) -> dict[str, 
     classes, y = recipe.model.classes, windows.y
     if y is not None and classes and (y.min() < 0 or y.max() >= classes):
         raise DropoutError(f"labels range from {y.min()} to {y.max()}, expected 0 to {classes - 1}")
-    scores, loss = score(recipe, state, windows)
-    metrics = metrics_of(recipe, windows, scores, loss)
+    predictions = predict(recipe, state, windows)
+    scores, metrics = predictions.scores, measure_predictions(recipe, windows, predictions)
     matrix = None
     if y is not None and classes and metrics.finite:
         found = scores.argmax(axis=1) if scores.ndim > 1 else (scores >= recipe.evaluation.threshold).astype(np.int64)

@@ -9,7 +9,7 @@ from statistics import median
 from typing import Any
 
 from fedloom.tasks.aggregation.record import outputs_of
-from fedloom.tasks.metrics import HOLDOUT
+from fedloom.tasks.metrics import held_out
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.pooled import pooled_metrics
 from fedloom.tasks.recipe import MeasuringRecipe
@@ -141,20 +141,20 @@ def _groups(place: Place, figures: Figures, rules: MeasuringRecipe) -> list[dict
     return found
 
 
-def beside_clients(place: Place, held_out: StepResult) -> StepResult:
+def beside_clients(place: Place, measured: StepResult) -> StepResult:
     """The result of "evaluate": in an evaluation the plain names are the clients' values, the holdout's have a prefix.
 
     In the other kinds of job nobody but the holdout has measured anything, and its result stays as it is.
     """
     if place.run.recipe.measuring is None:
-        return held_out
-    own, clients = held_out.outputs, place.result("aggregate")["outputs"]
+        return measured
+    own, clients = measured.outputs, place.result("aggregate")["outputs"]
     return replace(
-        held_out,
+        measured,
         outputs={
             **own,
-            "metrics": clients["metrics"] | {HOLDOUT + name: value for name, value in own["metrics"].items()},
-            "undefined": clients["undefined"] | {HOLDOUT + name: why for name, why in own["undefined"].items()},
+            "metrics": clients["metrics"] | {held_out(name): value for name, value in own["metrics"].items()},
+            "undefined": clients["undefined"] | {held_out(name): why for name, why in own["undefined"].items()},
             "finite": own["finite"] and clients["finite"],
         },
     )

@@ -25,6 +25,8 @@ from fedloom.tasks.window_cache import WindowCache
 Outputs = dict[str, Any]
 
 STEPS: Mapping[str, str] = {
+    "first_key": "fedloom.tasks.halves.first_key",
+    "second_key": "fedloom.tasks.halves.second_key",
     "validate": "fedloom.tasks.validate",
     "initialise": "fedloom.tasks.initialise",
     "reserve_privacy": "fedloom.tasks.privacy.reserve_privacy",
@@ -39,6 +41,11 @@ STEPS: Mapping[str, str] = {
     "confirm_survivors": "fedloom.tasks.masked.confirm_survivors",
     "reveal_shares": "fedloom.tasks.masked.reveal_shares",
     "unmask": "fedloom.tasks.masked.unmask",
+    "split_update": "fedloom.tasks.halves.split_update",
+    "check_first": "fedloom.tasks.halves.check_first",
+    "check_second": "fedloom.tasks.halves.check_second",
+    "first_half": "fedloom.tasks.halves.first_half",
+    "second_half": "fedloom.tasks.halves.second_half",
     "aggregate": "fedloom.tasks.aggregate",
     "evaluate": "fedloom.tasks.evaluate",
     "gate": "fedloom.tasks.gate",

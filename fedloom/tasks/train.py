@@ -20,7 +20,7 @@ from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.client_home import client_folder
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError, one_line
-from fedloom.tasks.masked.session import UPDATE, masking, own_folder, store_messages
+from fedloom.tasks.masked.session import UPDATE, close_earlier, masking, own_folder, store_messages
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
 from fedloom.tasks.privacy.mechanism import own_variance
@@ -151,6 +151,7 @@ def keep_update(
     The rounding is drawn from the job's seed: it hides nothing, and a repeated run must round alike.
     """
     rules = masking(place)
+    close_earlier(place, client)
     rng = np.random.default_rng(seed_sequence(place.run.recipe.seed, "round", place.round, client))
     flat = torch.cat([update.delta[name].flatten() for name in sorted(update.delta)]).numpy()
     encoded = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max).encode(flat, weight, rng)

@@ -18,6 +18,7 @@ class WindowSpec:
         label_optional: Whether a file may lack the label column.
         mean: Nominal mean of each signal; empty for no standardisation.
         std: Nominal standard deviation of each signal; empty for no standardisation.
+        group_columns: Further columns, whose values sort the windows into groups.
     """
 
     signals: tuple[str, ...]
@@ -27,6 +28,7 @@ class WindowSpec:
     label_optional: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    group_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.signals or len(set(self.signals)) != len(self.signals):

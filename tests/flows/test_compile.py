@@ -107,8 +107,6 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 REFUSED = [
     ({"framework": "JAX"}, "framework", "framework JAX"),
-    ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
-    ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
         "labels",
@@ -116,7 +114,12 @@ REFUSED = [
     ),
     ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
     ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
-    ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
+    ({"metrics": ["kappa"]}, "metrics[0]", "metric kappa"),
+    (
+        {"validation_config": {"drift_detection": {"enabled": True, "method": "concept_drift"}}},
+        "validation_config.drift_detection.method",
+        "concept_drift",
+    ),
 ]
 
 
@@ -178,7 +181,11 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        compiled(write_job(tmp_path / "job", algorithm="FedAdam", client_selection="active_learning"))
+        compiled(
+            write_job(
+                tmp_path / "job", output_schema={"type": "binary_classification", "labels": [1, 0]}, framework="JAX"
+            )
+        )
     assert len(caught.value.problems) == 2
 
 
@@ -224,7 +231,7 @@ def test_the_jobs_own_selection_counts_when_there_is_no_selector(
 
 def test_importance_sampling_needs_a_column_to_draw_by(copy_example: Callable[[str], Path]) -> None:
     folder = copy_example("aircraft_accel_v1")
-    assert compiled(folder).recipe.selection.weight_column == "data_samples"
+    assert compiled(folder).recipe.selection.score == (("quantity", 1.0),)
     text = (folder / "fleet.csv").read_text().replace("data_samples", "rows")
     (folder / "fleet.csv").write_text(text)
     (folder / "fleet.yaml").write_text((folder / "fleet.yaml").read_text().replace("  data_samples:", "  rows:"))

@@ -203,6 +203,11 @@ def _not_carried(bundle: JobBundle) -> Iterator[Problem]:
     if holdout is not None and holdout.source is not None and (trouble := _out_of_reach(holdout.source)):
         trail = ("validation_config", "holdout_dataset", "source")
         yield bundle.problem("job", trail, "error", f"the held-out data {trouble}", hint)
+    drift = bundle.job.validation.drift_detection
+    baseline = drift.baseline_distribution if drift is not None and drift.enabled else None
+    if baseline is not None and (trouble := _out_of_reach(baseline)):
+        trail = ("validation_config", "drift_detection", "baseline_distribution")
+        yield bundle.problem("job", trail, "error", f"the baseline distribution {trouble}", hint)
     factor = limits(bundle).backoff_factor
     if factor is not None and factor != int(factor):
         at = ("execution_constraints", "retry_policy", "backoff_multiplier")

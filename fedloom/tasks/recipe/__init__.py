@@ -15,22 +15,35 @@ from fedloom.tasks.recipe.aggregation import (
     ServerOptimizerRecipe,
     StalenessRecipe,
 )
-from fedloom.tasks.recipe.evaluation import Bound, EvaluationRecipe
+from fedloom.tasks.recipe.evaluation import (
+    Bound,
+    ConfidenceRecipe,
+    DriftRecipe,
+    EvaluationRecipe,
+    GapRecipe,
+    RobustnessRecipe,
+)
 from fedloom.tasks.recipe.given import GivenRecipe
 from fedloom.tasks.recipe.measuring import MeasuringRecipe
 from fedloom.tasks.recipe.model import ModelRecipe, Scalar, Setting
 from fedloom.tasks.recipe.output import OutputRecipe
 from fedloom.tasks.recipe.privacy import AdaptiveClipRecipe, PrivacyRecipe
-from fedloom.tasks.recipe.selection import SelectionRecipe
+from fedloom.tasks.recipe.selection import AutoBlockRecipe, ColumnWeight, FairnessRecipe, SelectionRecipe
 from fedloom.tasks.recipe.training import ScheduleRecipe, TrainingRecipe
 from fedloom.tasks.window_spec import WindowSpec
 
 __all__ = [
     "AdaptiveClipRecipe",
     "AggregationRecipe",
+    "AutoBlockRecipe",
     "Bound",
     "CheckRecipe",
+    "ColumnWeight",
+    "ConfidenceRecipe",
+    "DriftRecipe",
     "EvaluationRecipe",
+    "FairnessRecipe",
+    "GapRecipe",
     "GivenRecipe",
     "MaskingRecipe",
     "MeasuringRecipe",
@@ -39,6 +52,7 @@ __all__ = [
     "PrivacyRecipe",
     "Recipe",
     "RobustRecipe",
+    "RobustnessRecipe",
     "Scalar",
     "ScheduleRecipe",
     "SelectionRecipe",

@@ -111,6 +111,7 @@ class MaskingRecipe:
     """How updates are added without being seen (see `fedloom.tasks.secure_aggregation`).
 
     Attributes:
+        protocol: "pairwise" (one server, masks that cancel) or "two_server" (a half to each of two servers).
         threshold: Shares that open a secret, where the job says; None for the search's choice.
         corrupt: Share of a cohort that may work with the server.
         dropout: Share of a cohort that may vanish after it has shared its secrets.
@@ -122,6 +123,7 @@ class MaskingRecipe:
         parameters: Coordinates of an update.
     """
 
+    protocol: str
     threshold: int | None
     corrupt: float
     dropout: float
