@@ -48,7 +48,7 @@ def aggregation_notes(bundle: JobBundle) -> list[str]:
     asked, own = job.orchestration.aggregation, job.aggregation
     checks = own.quality_checks if own is not None else None
     late = checks is not None and checks.enabled and checks.staleness is not None
-    if asked.staleness_threshold is not None or late:
+    if job.kind == "train" and (asked.staleness_threshold is not None or late):
         found.append("rounds are synchronous: no update is ever stale")
     if asked.over_provision:
         target = bundle.selector.selection_algorithm.num_clients if bundle.selector is not None else None

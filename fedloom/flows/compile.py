@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from fedloom.flows.estimate import aggregate_memory, measure_memory, shard_memory
+from fedloom.flows.estimate import aggregate_memory, collect_memory, measure_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
@@ -97,8 +97,9 @@ def _measured(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
 
 def _collected(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
     """What clients gave lies ready."""
+    resources = Resources(cpus=needs.cpus, memory_bytes=collect_memory(recipe))
     shards = OutputRef("select", "shards")
-    return (Step("collect", ("select",), needs, retries=1, fan_out=shards, may_be_lost=True),)
+    return (Step("collect", ("select",), resources, retries=1, fan_out=shards, may_be_lost=True),)
 
 
 _KINDS = {"train": _trained, "evaluate": _measured, "aggregate": _collected}

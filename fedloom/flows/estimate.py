@@ -47,7 +47,7 @@ def estimate(recipe: Recipe) -> Estimate:
         bytes_per_client_and_round=moved,
         bytes_total=None if moved is None else moved * cohort * recipe.rounds,
         shards=-(-cohort // recipe.selection.shard_size),
-        memory_per_shard_bytes=measure_memory(recipe) if recipe.kind == "evaluate" else shard_memory(recipe),
+        memory_per_shard_bytes=_SHARD_MEMORY[recipe.kind](recipe),
     )
 
 
@@ -66,10 +66,16 @@ def shard_memory(recipe: Recipe) -> int | None:
     return parameters * (copies * _FLOAT + kept) + 2 * batch * _FLOAT
 
 
+def collect_memory(recipe: Recipe) -> int | None:
+    """Bytes of tensors in a collecting step: the model, and the updates of the shard, as read and as written."""
+    parameters = parameter_count(recipe.model)
+    return None if parameters is None else parameters * _FLOAT * (1 + 3 * recipe.selection.shard_size)
+
+
 def aggregate_memory(recipe: Recipe) -> int | None:
     """Bytes of tensors in an aggregation that compares single updates; None where sums come in, or it is unknown."""
     parameters = parameter_count(recipe.model)
-    if parameters is None or not recipe.aggregation.single_updates:
+    if parameters is None or not recipe.single_updates:
         return None
     # The updates and their bytes; the model, a centre, the mean, the server's state and steps between them.
     return parameters * (2 * recipe.selection.target * _FLOAT + 8 * _DOUBLE)
@@ -95,3 +101,7 @@ def _activations(model: ModelRecipe) -> int:
         return model.window_size * layers.layers * (14 * layers.width + 2 * weights)
     directions = 2 if layers.bidirectional else 1
     return model.window_size * (model.channels + layers.layers * directions * 6 * layers.hidden)
+
+
+_SHARD_MEMORY = {"train": shard_memory, "evaluate": measure_memory, "aggregate": collect_memory}
+"""By kind of job, the memory of what it does with a shard of clients."""

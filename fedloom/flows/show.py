@@ -34,7 +34,7 @@ def as_tree(plan: Plan) -> str:
     lines += [f"{'└─' if step is plan.finish[-1] else '├─'} {step.name}" for step in plan.finish]
     lines += [
         "",
-        f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
+        f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
         f"drawn by             {'; '.join(draws(recipe.selection))}",
         *aggregation_lines(recipe.aggregation),
@@ -47,6 +47,12 @@ def as_tree(plan: Plan) -> str:
         f"plan digest          {plan_digest(plan)}",
     ]
     return "\n".join(lines)
+
+
+def _drawn(recipe: Recipe) -> str:
+    if recipe.kind == "aggregate":
+        return "all that gave an update"
+    return f"up to {recipe.selection.target} ({recipe.selection.algorithm})"
 
 
 def _masking(recipe: Recipe) -> list[str]:

@@ -38,7 +38,7 @@ def step(place: Place) -> StepResult:
     run = place.run
     if run.recipe.kind == "evaluate":
         return combine_figures(place)
-    model = read_model(run.store, place.result("distribute")["outputs"]["model_digest"])
+    model = read_model(run.store, model_before(place))
     privacy = run.recipe.privacy
     gathered = _gathered(place, model)
     made = gathered.combined
@@ -78,11 +78,18 @@ def step(place: Place) -> StepResult:
     )
 
 
+def model_before(place: Place) -> str:
+    """The digest of the model that the round's updates are changes of; given ones are no client's order."""
+    if place.run.recipe.kind == "aggregate":
+        return str(place.result("initialise", round=0)["outputs"]["model_digest"])
+    return str(place.result("distribute")["outputs"]["model_digest"])
+
+
 def _gathered(place: Place, model: State) -> Gathered:
     recipe = place.run.recipe
     if recipe.masking is not None:
         return gather_masked(place, model)
-    return gather_single(place) if recipe.aggregation.single_updates else gather(place)
+    return gather_single(place) if recipe.single_updates else gather(place)
 
 
 def optimised(

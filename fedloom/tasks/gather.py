@@ -54,10 +54,15 @@ class Gathered:
     combined: Combined | None = None
 
 
+def updates_step(place: Place) -> str:
+    """The step that updates come from."""
+    return "collect" if place.run.recipe.kind == "aggregate" else "train"
+
+
 def gather(place: Place) -> Gathered:
     """Sum the shards' sums."""
     shards = cohort_shards(place)
-    results = [place.result("train", shard=i) for i in range(len(shards))]
+    results = [place.result(updates_step(place), shard=i) for i in range(len(shards))]
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
         if "lost" in result:
@@ -91,11 +96,13 @@ def gather(place: Place) -> Gathered:
 
 def gather_single(place: Place) -> Gathered:
     """Read the updates of single clients and make one of them."""
-    shards = [i for i in range(len(cohort_shards(place))) if "updates" in place.result("train", i)["files"]]
+    step = updates_step(place)
+    shards = [i for i in range(len(cohort_shards(place))) if "updates" in place.result(step, i)["files"]]
     updates: list[Update] = []
     for shard in shards:
-        updates += read_updates(place.file("train", "updates", shard), f"the updates of shard {shard}")
-    made = combine(place.run.recipe.aggregation, updates, place.round)
+        updates += read_updates(place.file(step, "updates", shard), f"the updates of shard {shard}")
+    now = place.round if step == "train" else int(place.result("select")["outputs"]["now"])
+    made = combine(place.run.recipe.aggregation, updates, now)
     return replace(
         gather(place),
         weight=made.weight,

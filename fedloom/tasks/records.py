@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
@@ -52,23 +53,47 @@ def _participation(last: Place) -> list[dict[str, Any]]:
 
 
 def _weights(last: Place) -> list[dict[str, Any]]:
-    """Share of each client in the mean of each round."""
+    """Share of each client in the mean of each round; null where the rule chose coordinates and not clients."""
     recipe = last.run.recipe
     if recipe.masking is not None or recipe.privacy is not None:
         raise MissingError("figures of single clients are not seen where masks or privacy are promised")
-    if recipe.kind != "train":
-        raise MissingError(f"a job of kind {recipe.kind} keeps none")
-    shares = []
-    for place in _rounds(last):
-        figures = client_figures(place)
-        total = sum(own["weight"] for _, own in sorted(figures.items()))
-        shares.append({"round": place.round, "shares": {c: own["weight"] / total for c, own in figures.items()}})
-    return shares
+    if recipe.measuring is not None:
+        raise MissingError("an evaluation aggregates no updates")
+    return [{"round": place.round, "shares": _shares(place)} for place in _rounds(last)]
 
 
-def _remarks(last: Place) -> list[dict[str, Any]]:
+def _shares(place: Place) -> dict[str, float] | None:
+    quality = _quality(place)
+    if quality is not None:
+        return quality["shares"] or None
+    figures = client_figures(place)
+    total = sum(own["weight"] for _, own in sorted(figures.items()))
+    return {client: own["weight"] / total for client, own in sorted(figures.items())}
+
+
+def _quality(place: Place) -> dict[str, Any] | None:
+    """What the round's aggregation noted of single updates; None where it saw none."""
+    if "quality" not in place.result("aggregate")["files"]:
+        return None
+    found: dict[str, Any] = json.loads(place.file("aggregate", "quality"))
+    return found
+
+
+def _checks(last: Place) -> list[dict[str, Any]]:
     """What the checks of updates found in each round."""
-    raise MissingError("the job checks no updates")
+    return _noted(last, ("excluded", "flagged", "clipped"))
+
+
+def _exclusions(last: Place) -> list[dict[str, Any]]:
+    """Updates that did not count, whom the rule chose, and why it gave no mean, in each round."""
+    return _noted(last, ("excluded", "shares", "withheld"))
+
+
+def _noted(last: Place, names: tuple[str, ...]) -> list[dict[str, Any]]:
+    noted = [_quality(place) for place in _rounds(last)]
+    if all(quality is None for quality in noted):
+        raise MissingError("the job looks at no update by itself")
+    return [{"round": q["round"], **{name: q[name] for name in names}} for q in noted if q is not None]
 
 
 def _convergence(last: Place) -> list[dict[str, Any]]:
@@ -79,8 +104,8 @@ def _convergence(last: Place) -> list[dict[str, Any]]:
 RECORDS: dict[str, Callable[[Place], Any]] = {
     "client_participation": _participation,
     "aggregation_weights": _weights,
-    "quality_check_results": _remarks,
-    "byzantine_exclusions": _remarks,
+    "quality_check_results": _checks,
+    "byzantine_exclusions": _exclusions,
     "convergence_metrics": _convergence,
 }
 """What each record is made by."""

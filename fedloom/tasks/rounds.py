@@ -92,7 +92,8 @@ def _file(place: Place) -> list[dict[str, Any]]:
 
 def round_line(place: Place) -> dict[str, Any]:
     """What happened in a round, from the results of its steps."""
-    select, sent = place.result("select")["outputs"], place.find("distribute")
+    select, distributed = place.result("select")["outputs"], place.find("distribute")
+    sent = {"learning_rate": None, "bytes_down": 0} if distributed is None else distributed["outputs"]
     took, measured = place.result("aggregate")["outputs"], place.result("evaluate")["outputs"]
     return {
         "round": place.round,
@@ -113,6 +114,6 @@ def round_line(place: Place) -> dict[str, Any]:
         "model_digest": took["model_digest"],
         "metrics": measured["metrics"],
         "undefined": measured["undefined"],
-        "bytes_down": 0 if sent is None else sent["outputs"]["bytes_down"],
+        "bytes_down": sent["bytes_down"],
         "bytes_up": took["bytes_up"],
     }

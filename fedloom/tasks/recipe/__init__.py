@@ -106,3 +106,8 @@ class Recipe:
     output: OutputRecipe | None
     model_source: str | None
     model_source_digest: str | None
+
+    @property
+    def single_updates(self) -> bool:
+        """Whether the server sees the update of every client, and not sums of them."""
+        return self.aggregation.single_updates or self.kind == "aggregate"
