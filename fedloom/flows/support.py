@@ -18,10 +18,12 @@ ARCHITECTURES = (*DEFAULTS, "Custom")
 ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD")
 SELECTIONS = ("random", "importance_sampling", "poisson")
 WEIGHTS = ("num_samples", "uniform")
+_DISTANCES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 LOSSES = {
-    "binary_classification": ("BCEWithLogitsLoss",),
-    "multi_class": ("CrossEntropyLoss",),
-    "reconstruction_error": ("MSELoss", "L1Loss", "HuberLoss"),
+    "binary_classification": ("BCEWithLogitsLoss", "BCELoss"),
+    "multi_class": ("CrossEntropyLoss", "NLLLoss"),
+    "regression": _DISTANCES,
+    "reconstruction_error": _DISTANCES,
 }
 """Loss functions by model output; the first is the one taken when a spec names none."""
 
@@ -55,16 +57,9 @@ def _model(job: Job) -> Iterator[Finding]:
     if model.architecture not in ARCHITECTURES:
         yield ("model_config", "architecture"), _only("architecture", model.architecture, ARCHITECTURES)
     if model.framework != "PyTorch":
-        yield ("model_config", "framework"), _only("framework", model.framework, ("PyTorch",))
+        message = f"framework {model.framework} is not built: fedloom trains with PyTorch; write framework: PyTorch"
+        yield ("model_config", "framework"), message
     output = model.output_schema
-    if output.type not in LOSSES:
-        yield ("model_config", "output_schema", "type"), _only("output", output.type, tuple(LOSSES))
-    if output.labels is not None and output.labels != tuple(range(len(output.labels))):
-        wanted = list(range(len(output.labels)))
-        yield (
-            ("model_config", "output_schema", "labels"),
-            f"labels other than {wanted}, in this order, are not built yet",
-        )
     if output.threshold is not None and output.type != "binary_classification":
         yield ("model_config", "output_schema", "threshold"), f"a threshold for {output.type} is not built yet"
 
@@ -74,9 +69,13 @@ def _training(job: Job) -> Iterator[Finding]:
     if training.algorithm not in ALGORITHMS:
         yield ("training_config", "algorithm"), _only("algorithm", training.algorithm, ALGORITHMS)
     loss, output = training.hyperparameters.loss_function, job.model.output_schema.type
-    if loss is not None and loss not in LOSSES.get(output, (loss,)):
-        trail = ("training_config", "hyperparameters", "loss_function")
-        yield trail, _only(f"loss for {output}", loss, LOSSES[output])
+    trail = ("training_config", "hyperparameters", "loss_function")
+    if loss in ("CrossEntropyLoss", "NLLLoss") and output == "binary_classification":
+        hint = "write BCEWithLogitsLoss, the same loss of one logit, or type: multi_class for one output a class"
+        yield trail, f"{loss} is not built for binary_classification, whose networks have one output; {hint}"
+    elif loss == "BCELoss" and job.model.architecture == "Custom":
+        hint = "let it give logits, without a last sigmoid, and write BCEWithLogitsLoss"
+        yield trail, f"BCELoss is not built for a custom class: {hint}"
 
 
 def _clients(job: Job) -> Iterator[Finding]:

@@ -15,10 +15,24 @@ def training_findings(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str 
     training = bundle.job.training
     if training.algorithm == "SCAFFOLD":
         yield from _scaffold(bundle)
+    kwargs = training.hyperparameters.optimizer_kwargs
+    if kwargs.nesterov and (not kwargs.momentum or kwargs.dampening):
+        at: Trail = ("training_config", "hyperparameters", "optimizer_kwargs", "nesterov")
+        yield "job", at, "nesterov needs momentum above 0 and no dampening", "write for example momentum: 0.9"
+    if bundle.job.model.output_schema.type == "regression":
+        yield from _regression(bundle)
     schedule, rounds = training.hyperparameters.lr_schedule, training.global_training.num_rounds
     if schedule is not None and (schedule.warmup_rounds or 0) >= rounds:
         at = ("training_config", "hyperparameters", "lr_schedule", "warmup_rounds")
         yield "job", at, f"{schedule.warmup_rounds} of {rounds} rounds leave none with the full rate", None
+
+
+def _regression(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:
+    """Numbers have no shares to keep, and reconstruct nothing."""
+    holdout = bundle.job.validation.holdout_dataset
+    if holdout is not None and holdout.stratified:
+        at = ("validation_config", "holdout_dataset", "stratified")
+        yield "job", at, "regression has no classes whose shares a sample could keep", "write stratified: false"
 
 
 def _scaffold(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:

@@ -109,10 +109,12 @@ def _scores(recipe: Recipe, model: torch.nn.Module, windows: Windows) -> tuple[N
 
 
 def _probability(output: str, out: torch.Tensor) -> torch.Tensor:
+    if output == "regression":
+        return out.squeeze(1)
     return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1).sigmoid()
 
 
-def _sample(y: NDArray[np.int64] | None, count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+def _sample(y: NDArray[Any] | None, count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
     """Rows of a sample, sorted; with labels, each keeps its share, rounded by largest remainders."""
     if y is None:
         return np.sort(rng.choice(count, size, replace=False))

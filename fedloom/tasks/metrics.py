@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fedloom.tasks import regression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,6 +28,9 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "brier_score": False,
     "loss": False,
     "reconstruction_error": False,
+    "mae": False,
+    "rmse": False,
+    "r2": True,
 }
 """Every metric that an evaluation can compute."""
 
@@ -37,6 +42,7 @@ OF_OUTPUT: Mapping[str, frozenset[str]] = {
     "binary_classification": _LABELLED | _DECIDED | {"brier_score", "loss"},
     "multi_class": frozenset({"auc", "accuracy", "precision", "recall", "f1_score", "error_rate", "loss"}),
     "reconstruction_error": _LABELLED | {"reconstruction_error", "loss"},
+    "regression": regression.NAMES | {"loss"},
 }
 """The metrics that make sense for each kind of model output."""
 
@@ -56,15 +62,15 @@ def canonical_metric(name: str) -> str:
 
 
 def compute(
-    names: tuple[str, ...], output: str, y: Labels | None, scores: Floats, threshold: float, loss: float
+    names: tuple[str, ...], output: str, y: NDArray[Any] | None, scores: Floats, threshold: float, loss: float
 ) -> Metrics:
     """Compute metrics on held-out windows.
 
     Args:
         names: Which metrics.
         output: Kind of model output, a key of `OF_OUTPUT`.
-        y: Class numbers, shape [N]; None where the data has none.
-        scores: Probability of class 1 or anomaly score, shape [N]; class probabilities,
+        y: Class numbers, shape [N], or the true values for regression; None where the data has none.
+        scores: Probability of class 1, anomaly score or predicted value, shape [N]; class probabilities,
             shape [N, classes], for multi_class.
         threshold: Score from which a window counts as positive (binary_classification).
         loss: Mean loss per window.
@@ -74,6 +80,10 @@ def compute(
     """
     values: dict[str, float] = {"loss": loss}
     undefined: dict[str, str] = {}
+    if output == "regression" and y is not None:
+        known = {"loss": loss, **regression.errors(y, scores)}
+        undefined = {name: "all true values are equal" for name in names if name not in known}
+        return Metrics({name: known[name] for name in ("loss", *names) if name in known}, undefined)
     for name in names:
         if name == "loss":
             continue

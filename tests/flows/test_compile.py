@@ -106,16 +106,25 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 
 REFUSED = [
-    ({"framework": "JAX"}, "framework", "framework JAX"),
+    ({"framework": "JAX"}, "framework", "fedloom trains with PyTorch"),
+    (
+        {"hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "CrossEntropyLoss"}},
+        "hyperparameters.loss_function",
+        "write BCEWithLogitsLoss",
+    ),
     ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
     ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
     ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
-        {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
-        "labels",
-        "labels other than [0, 1]",
+        {
+            "architecture": "Custom",
+            "model_hyperparameters": None,
+            "model_config": {"custom_class": "tests.tasks.scaffold.networks:Linear"},
+            "hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "BCELoss"},
+        },
+        "hyperparameters.loss_function",
+        "without a last sigmoid",
     ),
-    ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
     ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
     (
@@ -140,6 +149,16 @@ def test_what_is_not_built_is_refused_by_name_and_place(
 
 
 WRONG = [
+    (
+        {
+            "hyperparameters": {
+                "learning_rate": 0.1,
+                "optimizer": "SGD",
+                "optimizer_kwargs": {"nesterov": True},
+            }
+        },
+        "nesterov needs momentum",
+    ),
     ({"algorithm": "SCAFFOLD"}, "follow from steps of SGD, not of Adam"),
     (
         {
