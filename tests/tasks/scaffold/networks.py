@@ -29,3 +29,15 @@ class Buffered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.norm(self.frozen(x.flatten(1))))
         return out
+
+
+class Slope(nn.Module):
+    """One number that a sample is multiplied by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1))
+        return out
