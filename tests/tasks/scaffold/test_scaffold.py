@@ -140,7 +140,7 @@ def test_it_finds_the_optimum_that_fedavg_drifts_away_from(make_run: MakeRun) ->
         "window_size": 1,
         "metrics": ["rmse"],
         "num_rounds": 15,
-        "local_epochs": 10,
+        "local_epochs": 3,
         "batch_size": 4,
         "orchestration_config": {"shard_size": 6, "aggregation": {"min_quorum": 2}},
     }
