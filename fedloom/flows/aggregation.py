@@ -9,4 +9,4 @@ from fedloom.tasks.recipe import AggregationRecipe
 def aggregation_recipe(job: Job) -> AggregationRecipe:
     """How updates become the next model."""
     asked = job.orchestration.aggregation
-    return AggregationRecipe(weights=asked.weights, quorum=asked.min_quorum or job.orchestration.min_clients)
+    return AggregationRecipe(weights=asked.weights, quorum=job.orchestration.quorum)

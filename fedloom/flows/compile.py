@@ -7,6 +7,7 @@ from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
+from fedloom.flows.training_checks import memory_findings
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.architectures import parameter_count
@@ -42,6 +43,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     if parameters > _MAX_PARAMETERS:
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
+    if found := [bundle.problem("job", *finding) for finding in memory_findings(bundle, recipe)]:
+        raise SpecError(found)
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     train = _train(recipe)
     masked = () if recipe.masking is None else _masked(one)

@@ -4,13 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedloom.tasks.architectures import Attention, Convolutional, Dense, network, parameter_count
-from fedloom.tasks.recipe import ModelRecipe, Recipe
+from fedloom.tasks.architectures import parameter_count
+from fedloom.tasks.memory import training_bytes
+from fedloom.tasks.recipe import Recipe
 
 _FLOAT = 4
-_DOUBLE = 8
-_OPTIMIZER_COPIES = {"SGD": 1, "AdaGrad": 1, "RMSprop": 2, "Adam": 2}
-"""Copies of the parameters that an optimiser keeps, at most."""
 
 
 @dataclass(frozen=True)
@@ -49,28 +47,5 @@ def estimate(recipe: Recipe) -> Estimate:
 
 
 def shard_memory(recipe: Recipe) -> int | None:
-    """Bytes of tensors in a training step: model, received model, gradient, optimiser, update, sum, activations.
-
-    Clients of a shard follow each other, so their number does not count.
-    """
-    parameters = parameter_count(recipe.model)
-    if parameters is None:
-        return None
-    copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
-    copies += 8 if recipe.training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
-    batch = recipe.training.batch_size * _activations(recipe.model)
-    return parameters * (copies * _FLOAT + _DOUBLE) + 2 * batch * _FLOAT
-
-
-def _activations(model: ModelRecipe) -> int:
-    """Numbers kept for the backward pass of one window."""
-    layers = network(model)
-    if isinstance(layers, Dense):
-        return sum(layers.widths)
-    if isinstance(layers, Convolutional):
-        return model.window_size * sum(layers.channels) * (5 if layers.residual else 2)
-    if isinstance(layers, Attention):
-        weights = layers.heads * model.window_size
-        return model.window_size * layers.layers * (14 * layers.width + 2 * weights)
-    directions = 2 if layers.bidirectional else 1
-    return model.window_size * (model.channels + layers.layers * directions * 6 * layers.hidden)
+    """Bytes of tensors in a training step; clients of a shard follow each other, so their number does not count."""
+    return training_bytes(recipe.model, recipe.training)

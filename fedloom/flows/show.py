@@ -107,6 +107,9 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
+    timing = job.orchestration.timing
+    if timing is not None and timing.min_clients is not None and not timing.wait_for_min_clients:
+        found.append("timing.min_clients does not count, as wait_for_min_clients is false")
     if job.orchestration.aggregation.staleness_threshold is not None:
         found.append("rounds are synchronous: no update is ever stale")
     secure = job.privacy.secure_aggregation

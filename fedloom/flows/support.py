@@ -88,10 +88,13 @@ def _clients(job: Job) -> Iterator[Finding]:
     if orchestration.aggregation.weights not in WEIGHTS:
         at = ("orchestration_config", "aggregation", "weights")
         yield at, _only("weights", orchestration.aggregation.weights, WEIGHTS)
-    if orchestration.timing is not None:
+    trigger = orchestration.timing.trigger if orchestration.timing is not None else "after_client_updates"
+    if trigger != "after_client_updates":
+        how = "schedule.yaml launches whole runs" if trigger == "scheduled" else "fedloom run starts a run by hand"
         yield (
-            ("orchestration_config", "timing"),
-            "timing is not built yet; a round waits for each client up to the timeout",
+            ("orchestration_config", "timing", "trigger"),
+            f"trigger {trigger} is not built: nothing outside a run can start its aggregation, which follows the "
+            f"clients' updates; {how}, write trigger: after_client_updates",
         )
 
 

@@ -27,7 +27,7 @@ def training_recipe(job: Job) -> TrainingRecipe:
         local_epochs=training.local_epochs,
         batch_size=training.batch_size,
         shuffle=training.shuffle,
-        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
+        client_timeout_s=60.0 * (job.orchestration.client_minutes or _CLIENT_TIMEOUT_MINUTES),
         schedule=_schedule(settings),
     )
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedloom.specs.bundle import JobBundle
+from fedloom.specs.problems import Severity
 from fedloom.specs.trails import Trail
+from fedloom.tasks.memory import training_bytes
+from fedloom.tasks.recipe import Recipe
 
 _MOMENTUM = ("momentum", "dampening", "nesterov")
 
@@ -25,6 +28,15 @@ def training_findings(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str 
     if schedule is not None and (schedule.warmup_rounds or 0) >= rounds:
         at = ("training_config", "hyperparameters", "lr_schedule", "warmup_rounds")
         yield "job", at, f"{schedule.warmup_rounds} of {rounds} rounds leave none with the full rate", None
+
+
+def memory_findings(bundle: JobBundle, recipe: Recipe) -> Iterator[tuple[Trail, Severity, str, str]]:
+    """A limit on memory that the tensors of a training step alone exceed: place, severity, message, hint."""
+    resources, need = bundle.job.orchestration.resources, training_bytes(recipe.model, recipe.training)
+    if resources is None or resources.memory_gb is None or need is None or need <= resources.memory_gb * 1e9:
+        return
+    message = f"a training step takes {need / 1e9:.3g} GB of tensors alone"
+    yield ("orchestration_config", "resources", "memory_gb"), "error", message, "write more, or a smaller batch_size"
 
 
 def _regression(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:

@@ -13,6 +13,7 @@ from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from fedloom.specs.locations import Location, parse_location, resolve_inside
+from fedloom.tasks.memory import shortage
 from fedloom.tasks.window_spec import WindowSpec
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
             f"{len(starts)} windows take {size / 2**30:.1f} GiB, more than {_MAX_WINDOW_BYTES >> 30} GiB; "
             "use a larger stride or split the file"
         )
+    if (reason := shortage(size)) is not None:
+        raise ClientDataError(f"{len(starts)} windows: {reason}")
     x = sliding_window_view(signals, spec.window_size, axis=0)[starts].transpose(0, 2, 1)
     labelled = spec.label_column is not None and spec.label_column in table.column_names
     y = _targets(table, spec, starts) if labelled else None

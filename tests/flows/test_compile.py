@@ -119,13 +119,22 @@ REFUSED = [
         {
             "architecture": "Custom",
             "model_hyperparameters": None,
-            "model_config": {"custom_class": "tests.tasks.scaffold.networks:Linear"},
+            "model_config": {"custom_class": "tests.tasks.networks:Linear"},
             "hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "BCELoss"},
         },
         "hyperparameters.loss_function",
         "without a last sigmoid",
     ),
-    ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
+    (
+        {"orchestration_config": {"timing": {"trigger": "scheduled"}}},
+        "orchestration_config.timing.trigger",
+        "schedule.yaml launches whole runs",
+    ),
+    (
+        {"orchestration_config": {"timing": {"trigger": "manual"}}},
+        "orchestration_config.timing.trigger",
+        "fedloom run starts a run by hand",
+    ),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
     (
         {"orchestration_config": {"aggregation": {"weights": "custom"}}},

@@ -27,7 +27,7 @@ Vector = NDArray[np.float64]
 LINEAR: dict[str, Any] = {
     "architecture": "Custom",
     "model_hyperparameters": None,
-    "model_config": {"custom_class": "tests.tasks.scaffold.networks:Linear"},
+    "model_config": {"custom_class": "tests.tasks.networks:Linear"},
 }
 RATE, BATCH, EPOCHS = 0.2, 16, 2
 PLAIN: dict[str, Any] = {
@@ -134,7 +134,7 @@ def test_it_finds_the_optimum_that_fedavg_drifts_away_from(make_run: MakeRun) ->
     job = {
         "architecture": "Custom",
         "model_hyperparameters": None,
-        "model_config": {"custom_class": "tests.tasks.scaffold.networks:Slope"},
+        "model_config": {"custom_class": "tests.tasks.networks:Slope"},
         "output_schema": {"type": "regression", "label_column": "b"},
         "input_schema": {"reference": "contract.yaml", "signals": ["a"]},
         "window_size": 1,
@@ -231,7 +231,7 @@ def test_a_variate_that_is_gone_is_named(make_run: MakeRun) -> None:
         {"architecture": "CNN", "model_hyperparameters": {"num_channels": [4]}},
         {"architecture": "ResNet", "model_hyperparameters": {"num_channels": [4, 8]}},
         {"architecture": "Transformer", "model_hyperparameters": {"hidden_dim": 4, "num_heads": 2}},
-        {**LINEAR, "model_config": {"custom_class": "tests.tasks.scaffold.networks:Buffered"}},
+        {**LINEAR, "model_config": {"custom_class": "tests.tasks.networks:Buffered"}},
     ],
     ids=lambda m: m.get("architecture", ""),
 )

@@ -41,3 +41,15 @@ class Slope(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x.flatten(1))
         return out
+
+
+class Wide(nn.Module):
+    """One hidden layer of any width over the flat window."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out
