@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from fedloom.flows.estimate import shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
+from fedloom.flows.pseudonyms import pseudonym_findings
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
@@ -35,7 +36,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     Raises:
         SpecError: when the specs ask for what this version cannot do, or lack what a run needs.
     """
-    problems = [*not_built(bundle), *not_runnable(bundle)]
+    pseudonyms = [bundle.problem("job", *finding) for finding in pseudonym_findings(bundle)]
+    problems = [*not_built(bundle), *not_runnable(bundle), *pseudonyms]
     if problems:
         raise SpecError(problems)
     recipe = job_recipe(bundle, seed, rounds)

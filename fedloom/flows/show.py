@@ -8,6 +8,7 @@ from dataclasses import asdict
 
 from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, Step, plan_digest
+from fedloom.flows.pseudonyms import pseudonym_notes
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
@@ -102,7 +103,9 @@ def notes(bundle: JobBundle) -> list[str]:
     if bundle.rollout is not None or job.deployment is not None:
         found.append("the rollout is checked, and not carried out: a run ends with the gate")
     if job.orchestration.resources is not None:
-        found.append("resources are for clusters: a run on this machine takes what it needs")
+        found.append(
+            "resources are for clusters: a run on this machine takes what it needs; memory_gb must hold a step"
+        )
     if job.monitoring is not None or job.compliance is not None:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
@@ -131,7 +134,7 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return found + _contract_notes(bundle) + _selector_notes(bundle)
+    return found + pseudonym_notes(bundle) + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:

@@ -99,11 +99,6 @@ def _clients(job: Job) -> Iterator[Finding]:
 
 
 def _privacy(job: Job) -> Iterator[Finding]:
-    if job.privacy.pseudonymisation is not None:
-        yield (
-            ("privacy_config", "pseudonymisation"),
-            "pseudonyms are not built yet; name clients by pseudonyms in the fleet",
-        )
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol == "two_server":
         yield (
