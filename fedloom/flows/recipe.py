@@ -71,6 +71,7 @@ def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)
     size = inputs.window_size or DEFAULT_WINDOW
+    labels = output.labels or ()
     nominal = signal_catalog(contract).nominal if contract is not None else {}
     given = [nominal.get(name, (0.0, 1.0)) for name in signals] if any(name in nominal for name in signals) else []
     return WindowSpec(
@@ -79,6 +80,8 @@ def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
         stride=inputs.stride or size,
         label_column=output.label_column,
         label_optional=output.type == "reconstruction_error",
+        labels=() if labels == tuple(range(len(labels))) else labels,
+        numeric=output.type == "regression",
         mean=tuple(mean for mean, _ in given),
         std=tuple(std for _, std in given),
     )

@@ -27,14 +27,14 @@ class Sample:
 
     Attributes:
         output: Kind of model output, a key of `fedloom.tasks.metrics.OF_OUTPUT`.
-        y: Class numbers, [N]; None where the data has none.
+        y: Class numbers, or true numbers for regression, [N]; None where the data has none.
         scores: As in `fedloom.tasks.metrics.compute`.
         threshold: Score from which a window counts as positive.
         clusters: int64 [N], 0 to C − 1: windows of one cluster are drawn together.
     """
 
     output: str
-    y: Labels | None
+    y: NDArray[Any] | None
     scores: Floats
     threshold: float
     clusters: Labels
@@ -60,6 +60,8 @@ def statistic(name: str, sample: Sample) -> Statistic | None:
     y = sample.y
     if y is None:
         return None
+    if sample.output == "regression":
+        return _regression(name, sample, y)
     if name == "brier_score":
         return _ratio(sample, squared_errors(y, sample.scores), np.ones(len(y)))
     if name == "ece":
@@ -83,6 +85,22 @@ def _rate(name: str, sample: Sample, true: NDArray[np.bool_], positive: NDArray[
         "f1_score": (2 * tp, 2 * tp + fp + fn),
     }
     return None if name not in parts else _ratio(sample, *parts[name])
+
+
+def _regression(name: str, sample: Sample, y: NDArray[Any]) -> Statistic | None:
+    truth = y.astype(np.float64)
+    off, truth = sample.scores - truth, truth - truth.mean()  # centred: squares of large numbers would drown the rest
+    sums = _sums(sample, np.column_stack([np.abs(off), off**2, truth, truth**2, np.ones(len(y))]))
+
+    def values(weights: Weights) -> Floats:
+        far, squared, first, second, count = (weights @ sums).T
+        if name == "mae":
+            return _divide(far, count)
+        if name == "rmse":
+            return np.sqrt(_divide(squared, count))
+        return 1.0 - _divide(squared, second - _divide(first**2, count))
+
+    return Statistic(values, sample.count) if name in ("mae", "rmse", "r2") else None
 
 
 def _sums(sample: Sample, parts: NDArray[Any]) -> NDArray[Any]:

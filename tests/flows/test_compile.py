@@ -106,14 +106,32 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 
 REFUSED = [
-    ({"framework": "JAX"}, "framework", "framework JAX"),
+    ({"framework": "JAX"}, "framework", "fedloom trains with PyTorch"),
     (
-        {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
-        "labels",
-        "labels other than [0, 1]",
+        {"hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "CrossEntropyLoss"}},
+        "hyperparameters.loss_function",
+        "write BCEWithLogitsLoss",
     ),
-    ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
-    ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
+    (
+        {
+            "architecture": "Custom",
+            "model_hyperparameters": None,
+            "model_config": {"custom_class": "tests.tasks.networks:Linear"},
+            "hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "BCELoss"},
+        },
+        "hyperparameters.loss_function",
+        "without a last sigmoid",
+    ),
+    (
+        {"orchestration_config": {"timing": {"trigger": "scheduled"}}},
+        "orchestration_config.timing.trigger",
+        "schedule.yaml launches whole runs",
+    ),
+    (
+        {"orchestration_config": {"timing": {"trigger": "manual"}}},
+        "orchestration_config.timing.trigger",
+        "fedloom run starts a run by hand",
+    ),
     ({"metrics": ["kappa"]}, "metrics[0]", "metric kappa"),
     (
         {"validation_config": {"drift_detection": {"enabled": True, "method": "concept_drift"}}},
@@ -137,6 +155,16 @@ def test_what_is_not_built_is_refused_by_name_and_place(
 
 
 WRONG = [
+    (
+        {
+            "hyperparameters": {
+                "learning_rate": 0.1,
+                "optimizer": "SGD",
+                "optimizer_kwargs": {"nesterov": True},
+            }
+        },
+        "nesterov needs momentum",
+    ),
     ({"algorithm": "SCAFFOLD"}, "follow from steps of SGD, not of Adam"),
     (
         {
