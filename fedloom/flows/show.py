@@ -37,7 +37,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
-        f"drawn by             {'; '.join(draws(recipe.selection))}",
+        *(f"{'' if i else 'drawn by':<20} {words}" for i, words in enumerate(draws(recipe.selection))),
         *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
