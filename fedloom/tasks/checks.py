@@ -73,7 +73,8 @@ def bound_check(bound: Bound, recipe: Recipe, measured: Mapping[str, Any], analy
         return Check(bound.name, "inconclusive", f"{name} is unknown: {reason}", numbers)
     limits = [f"at least {bound.minimum:g}"] if bound.minimum is not None else []
     limits += [f"at most {bound.maximum:g}"] if bound.maximum is not None else []
-    shown = "it" if name in LATENCY else f"{name} {value:.4f}"  # reasons are the same on every machine
+    # Reasons are the same on every machine, and times are not: they stand in the evidence alone.
+    shown = f"{name} (ms, in the evidence)" if name in LATENCY else f"{name} {value:.4f}"
     words = f"{shown}, {' and '.join(limits)} wanted"
     if _outside(bound, value, value):
         return Check(bound.name, "fail", words, numbers)

@@ -175,7 +175,7 @@ def test_data_that_have_moved_withhold_the_model(make_run: MakeRun, method: str,
     assert checks["threshold drift_psi"]["outcome"] == checks["threshold latency_p95"]["outcome"] == "pass"
     assert checks["threshold latency_p95"]["numbers"]["value"] > 0
     assert "latency_p95" not in result.metrics  # no two runs would agree on it
-    assert "ms" not in checks["threshold latency_p95"]["reason"]
+    assert checks["threshold latency_p95"]["reason"] == "latency_p95 (ms, in the evidence), at most 1e+09 wanted"
 
 
 def test_a_run_with_a_damaged_baseline_ends_before_any_client_trains(make_run: MakeRun) -> None:
