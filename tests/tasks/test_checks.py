@@ -253,3 +253,62 @@ def test_a_holdout_of_one_class_has_no_silent_number(make_run: MakeRun) -> None:
     assert outcomes["target auc"] == outcomes["target recall"] == "inconclusive"
     assert result.undefined["auc"] == "the held-out data has one class only"
     assert not result.gate["promoted"]
+
+
+OTHER_OUTPUTS: list[tuple[dict[str, Any], list[str]]] = [
+    (
+        {"output_schema": {"type": "multi_class", "labels": [0, 1]}},
+        ["accuracy", "auc", "f1_score", "precision", "recall", "false_positive_rate", "ece", "brier_score", "loss"],
+    ),
+    (
+        {"architecture": "Autoencoder", "output_schema": "reconstruction_error",
+         "model_hyperparameters": {"latent_dim": 2}},
+        ["reconstruction_error", "auc", "average_precision", "loss"],
+    ),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("changes", "names"), OTHER_OUTPUTS, ids=["classes", "reconstruction"])
+def test_every_output_is_analysed(make_run: MakeRun, changes: dict[str, Any], names: list[str]) -> None:
+    asked = {
+        "holdout_dataset": {"source": "big.csv"}, "metrics": [{"name": name} for name in names],
+        "disaggregate_by": ["region"], "robustness": {"faults": ["bias"]}, "champion_margin": 0.1,
+    }  # fmt: skip
+    run = make_run(metrics=None, holdout=None, num_rounds=2, validation_config=asked, **changes)
+    write_holdout(run.folder / "big.csv")
+    simulate(compile_plan(load_job(run.folder)), run)
+    result = read_result(run)
+    place = run.key(f"round-{result.rounds:05d}", "analysis.json")
+    analysis = run.store.read_json(place)
+    assert set(analysis["intervals"]) == set(names)
+    for name, interval in analysis["intervals"].items():
+        assert interval["low"] <= result.metrics[name] <= interval["high"], name
+    assert all(set(group["metrics"]) == set(names) for group in analysis["groups"]["region"].values())
+    assert set(analysis["robustness"]["bias"]) == set(names)
+    assert ("roc" in analysis) == ("confusion" not in analysis)
+
+
+def test_a_champion_with_other_windows_is_compared_without_pairs(make_run: MakeRun) -> None:
+    judged(make_run)
+    run = make_run(
+        metrics=None, holdout=None, num_rounds=4, window_size=4, seed=11, model_hyperparameters={"hidden_dims": [4]},
+        validation_config={
+            "holdout_dataset": {"source": "big.csv"}, "metrics": [{"name": "auc"}], "champion_margin": 0.5,
+        },
+    )  # fmt: skip
+    simulate(compile_plan(load_job(run.folder)), run)
+    evidence = run.store.read_json(read_result(run).gate["evidence"])
+    check = next(check for check in evidence["checks"] if check["name"] == "no regression")
+    assert check["numbers"]["low"] < check["numbers"]["difference"] < check["numbers"]["high"]
+    assert evidence["windows"] == 320
+    assert check["outcome"] == ("pass" if check["numbers"]["low"] >= -0.5 else "inconclusive")
+
+
+def test_a_repeated_gate_keeps_its_analysis(make_run: MakeRun) -> None:
+    run = make_run()
+    simulate(compile_plan(load_job(run.folder)), run)
+    place = run.key("round-00003", "analysis.json")
+    before = run.store.read(place)
+    run.store._fs.rm_file(f"{run.store._root}/{run.key('round-00003', 'gate.json')}")
+    simulate(compile_plan(load_job(run.folder)), run)
+    assert run.store.read(place) == before  # its latency would be another one
