@@ -31,6 +31,7 @@ class Sample:
         scores: As in `fedloom.tasks.metrics.compute`.
         threshold: Score from which a window counts as positive.
         clusters: int64 [N], 0 to C − 1: windows of one cluster are drawn together.
+        losses: Loss of each window and its weight in the mean, [N, 2]; None where nobody asks for the loss.
     """
 
     output: str
@@ -38,6 +39,7 @@ class Sample:
     scores: Floats
     threshold: float
     clusters: Labels
+    losses: Floats | None = None
 
     @property
     def count(self) -> int:
@@ -54,7 +56,10 @@ class Statistic:
 
 
 def statistic(name: str, sample: Sample) -> Statistic | None:
-    """The metric of a name; None where there is none (the loss averages in its own ways, labels may be missing)."""
+    """The metric of a name; None where it needs what the sample has not."""
+    if name == "loss":
+        losses = sample.losses
+        return None if losses is None else _ratio(sample, losses[:, 0] * losses[:, 1], losses[:, 1])
     if name == "reconstruction_error":
         return _ratio(sample, sample.scores, np.ones_like(sample.scores))
     y = sample.y
@@ -152,7 +157,9 @@ def _ranking(name: str, sample: Sample, true: NDArray[np.bool_], scores: Floats)
         if name == "average_precision":
             # Whole numbers below 2**24 are exact in float32, and these sums are such.
             precision = np.cumsum(positive, axis=1) / np.maximum(np.cumsum(drawn, axis=1), 1)
-            return _divide((positive * precision).sum(axis=1, dtype=np.float64), positive.sum(axis=1, dtype=np.float64))
+            hits, all_drawn = (part.sum(axis=1, dtype=np.float64) for part in (positive, drawn))
+            both = np.where(hits < all_drawn, hits, 0.0)  # of one class alone, it would always be 1
+            return _divide((positive * precision).sum(axis=1, dtype=np.float64), both)
         negative = drawn - positive
         below = np.cumsum(negative, axis=1)
         below -= negative / 2

@@ -154,6 +154,10 @@ def test_what_is_not_built_is_refused_by_name_and_place(
     assert problem.line > 0
 
 
+def _asks(**validation: Any) -> dict[str, Any]:
+    return {"holdout": None, "validation_config": {"holdout_dataset": {"source": "holdout.csv"}, **validation}}
+
+
 WRONG = [
     (
         {
@@ -191,6 +195,18 @@ WRONG = [
     ({"holdout": "./data/c0.csv"}, "the holdout is a client's data"),
     ({"holdout": None, "validation_config": {"holdout_dataset": {"size": 5}}}, "the holdout has no source"),
     ({"holdout": None, "training_config": {"global_training": {"early_stopping": {"patience": 2}}}}, "early stopping"),
+    ({"metrics": ["latency_p95", "auc"]}, "latency_p95 comes first"),
+    ({"metrics": ["auc", "drift_psi"]}, "drift_psi needs a baseline"),
+    (
+        {"training_config": {"global_training": {"early_stopping": {"metric": "latency_p95", "threshold": 5.0}}}},
+        "latency_p95 is measured at the end of a run only",
+    ),
+    (_asks(disaggregate_by=["label"]), "the label: within a group it says nothing"),
+    (_asks(bias_fairness={"enabled": True, "fairness_threshold": 0.1}), "no columns form the groups"),
+    (_asks(bias_fairness={"enabled": True, "disaggregate_by": ["site"]}), "fairness_threshold is missing"),
+    (_asks(drift_detection={"enabled": True, "alert_threshold": 0.2}), "there is nothing to drift from"),
+    (_asks(drift_detection={"enabled": True, "baseline_distribution": "b.json"}), "alert_threshold is missing"),
+    ({"holdout": None, "validation_config": {"champion_margin": 0.1}}, "is about held-out data, and the job has none"),
     (
         {"client_selection": {"algorithm": "random", "eligibility_criteria": {"no_active_alerts": True}}},
         "the fleet has no column 'active_alerts'",
