@@ -51,6 +51,7 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         aggregation=aggregation,
         masking=masking,
         privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
+        baseline=False,
         evaluation=evaluation_recipe(job),
     )
 

@@ -8,7 +8,7 @@ from typing import Any
 from fedloom.flows.data import dataset_names
 from fedloom.specs.bundle import JobBundle
 from fedloom.tasks import datasets
-from fedloom.tasks.report import last_round, summarise
+from fedloom.tasks.report import BASELINE, last_round, summarise
 from fedloom.tasks.step import Run
 
 
@@ -25,6 +25,7 @@ class RunResult:
         undefined: Why the others have no value.
         gate: decision, reason to stop, whether it was promoted, and the checks.
         privacy: What the rounds cost in differential privacy, and for whom; None where the job asks for none.
+        baseline: Whether the run left out the privacy that its job promises.
         participation: Clients asked and clients that gave an update, over all rounds.
         store: URL of the run store.
     """
@@ -37,6 +38,7 @@ class RunResult:
     undefined: dict[str, str]
     gate: dict[str, Any]
     privacy: dict[str, Any] | None
+    baseline: bool
     participation: dict[str, int]
     store: str
 
@@ -69,9 +71,10 @@ def as_text(result: RunResult, bundle: JobBundle) -> str:
         f"clients  {result.participation['updates']} updates of {result.participation['asked']} asked for",
         f"metrics  {metrics}",
         *([] if result.privacy is None else [f"privacy  {result.privacy['statement']}"]),
+        *([f"privacy  none: {BASELINE}"] if result.baseline else []),
         f"gate     {gate['decision']}: {fate}",
         *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
-        *([] if gate["promoted"] else [f"again    {_AGAIN}"]),
+        *([] if gate["promoted"] or result.baseline else [f"again    {_AGAIN}"]),
         f"model    {result.model_digest}",
         f"plan     {result.plan_digest}",
         f"store    {result.store}",

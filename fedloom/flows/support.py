@@ -44,10 +44,20 @@ def _job(job: Job) -> Iterator[Finding]:
     yield from _evaluation(job)
     if job.aggregation is not None:
         yield ("aggregation_config",), "jobs that only aggregate, and robust aggregation, are not built yet"
-    if job.output is not None:
-        yield ("output",), "reports and model exports are not built yet; results stand in the run store"
+    yield from _output(job)
     if job.versioning is not None:
         yield ("versioning",), "automatic model versions are not built yet; model_config.version is used"
+
+
+def _output(job: Job) -> Iterator[Finding]:
+    output = job.output
+    if output is None:
+        return
+    if output.report_format == "pdf":
+        yield ("output", "report_format"), "a PDF is not built yet; write html, and print it from a browser"
+    exports = {"report_destination", "save_aggregated_model", "destination", "format", "save_metadata"}
+    for name in sorted((exports | {"metadata_includes"}) & output.model_fields_set):
+        yield ("output", name), "model exports are not built yet; models and results stand in the run store"
 
 
 def _model(job: Job) -> Iterator[Finding]:

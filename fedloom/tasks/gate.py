@@ -91,7 +91,7 @@ def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tu
     )
     if judged and (holder is None or holder["run_id"] in (place.run.run_id, evidence["champion"])):
         return [Check(**check) for check in evidence["checks"]], evidence["decision"]
-    checks = [*safety, *bounds(place), no_regression(place, holder)]
+    checks = [*safety, *promises(place), *bounds(place), no_regression(place, holder)]
     store.write_json(key, _evidence(place, checks, stop, holder["run_id"] if holder else None))
     return checks, worst(checks)
 
@@ -121,6 +121,13 @@ def participation(place: Place) -> Check:
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
+
+
+def promises(place: Place) -> list[Check]:
+    """A run without the privacy that its job promises is for comparison, and its model is not released."""
+    if not place.run.recipe.baseline:
+        return []
+    return [Check("privacy", "fail", "the run leaves out the privacy that the job promises: it is a baseline", {})]
 
 
 def bounds(place: Place) -> list[Check]:

@@ -44,6 +44,7 @@ class Recipe:
         threads: Threads of a step; fixed, because sums depend on how they are split.
         masking: Secure aggregation; None for updates that the server may see.
         privacy: Differential privacy; None for none.
+        baseline: The run leaves out the privacy that its job promises, for comparison; its model is never released.
     """
 
     job_id: str
@@ -59,4 +60,5 @@ class Recipe:
     aggregation: AggregationRecipe
     masking: MaskingRecipe | None
     privacy: PrivacyRecipe | None
+    baseline: bool
     evaluation: EvaluationRecipe
