@@ -21,7 +21,7 @@ from fedloom.cli import argo
 from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
 from fedloom.cli.fleet import fleet
 from fedloom.cli.privacy import privacy
-from fedloom.cli.runs import report
+from fedloom.cli.runs import report, runs
 
 if TYPE_CHECKING:
     from fedloom.flows.result import RunResult
@@ -240,7 +240,7 @@ def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     click.echo(show_job(job_id, index, as_json))
 
 
-for _command in (argo.render, argo.lint, argo.notify, fleet, privacy, report):
+for _command in (argo.render, argo.lint, argo.notify, fleet, privacy, report, runs):
     main.add_command(_command)
 
 

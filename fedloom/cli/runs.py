@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -44,3 +45,79 @@ def report(run: str, store: str, output: Path | None, baseline: str | None) -> N
     files = report_files(read_run(opened, run_id), other)
     for path in write_files(output or Path(f"report-{run_id}"), files):
         click.echo(path)
+
+
+@click.group()
+def runs() -> None:
+    """Look at the runs of a store."""
+
+
+_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+
+
+@runs.command("list")
+@store_option
+@_json
+def list_(store: str, as_json: bool) -> None:
+    """List the runs, the last written first.
+
+    A run is running, ended, failed (a step failed and was not repeated), or unknown (it was stopped, or waits).
+    """
+    from fedloom.cli.run_tables import console, is_wide, listed
+    from fedloom.tasks.reporting.records import overviews
+
+    found = overviews(open_store(store))
+    if as_json:
+        click.echo(_as_json([vars(run) for run in found]))
+        return
+    terminal = console()
+    terminal.print(listed(found, is_wide(terminal)) if found else f"no runs in {store_url(store)}")
+
+
+@runs.command()
+@click.argument("run")
+@store_option
+@_json
+def show(run: str, store: str, as_json: bool) -> None:
+    """Show one RUN: how it stands, its metrics, checks and digests."""
+    from fedloom.cli.run_tables import console, shown
+    from fedloom.tasks.reporting.data import read_run
+    from fedloom.tasks.reporting.records import find_run, overview
+
+    opened = open_store(store)
+    run_id = find_run(opened, run)
+    record, stands = read_run(opened, run_id), overview(opened, run_id)
+    if stands is None:
+        raise click.UsageError(f"run {run_id} has been removed")
+    if as_json:
+        click.echo(_as_json({**vars(stands), "summary": record.summary, "evidence": record.evidence}))
+        return
+    console().print(shown(stands, record.summary, record.evidence, record.metrics))
+
+
+@runs.command()
+@click.argument("first")
+@click.argument("second")
+@store_option
+@_json
+def compare(first: str, second: str, store: str, as_json: bool) -> None:
+    """Compare the runs FIRST and SECOND: their metrics, what their plans differ in, and their digests."""
+    from fedloom.cli.run_tables import compared, console
+    from fedloom.specs.canonical import plain
+    from fedloom.tasks.reporting.compare import compare as compare_runs
+    from fedloom.tasks.reporting.data import read_run
+    from fedloom.tasks.reporting.records import find_run
+
+    opened = open_store(store)
+    names = [find_run(opened, name) for name in (first, second)]
+    found = compare_runs(*(read_run(opened, name) for name in names))
+    if as_json:
+        metrics = [dict(zip(("metric", "first", "second", "change"), row, strict=True)) for row in found.metrics]
+        digests = [dict(zip(("digest", "first", "second", "equal"), row, strict=True)) for row in found.digests]
+        click.echo(_as_json({"runs": names, "metrics": metrics, "digests": digests, "plan": plain(found.recipe)}))
+        return
+    console().print(compared(*names, found))
+
+
+def _as_json(value: Any) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, default=lambda moment: moment.isoformat())
