@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedloom.cli import argo
+from fedloom.cli.archive import archive
 from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
 from fedloom.cli.fleet import fleet
 from fedloom.cli.privacy import privacy
@@ -240,7 +241,7 @@ def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     click.echo(show_job(job_id, index, as_json))
 
 
-for _command in (argo.render, argo.lint, argo.notify, fleet, privacy, report, runs):
+for _command in (argo.render, argo.lint, argo.notify, fleet, privacy, report, runs, archive):
     main.add_command(_command)
 
 

@@ -109,14 +109,16 @@ def compare(first: str, second: str, store: str, as_json: bool) -> None:
     from fedloom.tasks.reporting.records import find_run
 
     opened = open_store(store)
-    names = [find_run(opened, name) for name in (first, second)]
-    found = compare_runs(*(read_run(opened, name) for name in names))
+    one, other = find_run(opened, first), find_run(opened, second)
+    found = compare_runs(read_run(opened, one), read_run(opened, other))
     if as_json:
         metrics = [dict(zip(("metric", "first", "second", "change"), row, strict=True)) for row in found.metrics]
         digests = [dict(zip(("digest", "first", "second", "equal"), row, strict=True)) for row in found.digests]
-        click.echo(_as_json({"runs": names, "metrics": metrics, "digests": digests, "plan": plain(found.recipe)}))
+        click.echo(
+            _as_json({"runs": [one, other], "metrics": metrics, "digests": digests, "plan": plain(found.recipe)})
+        )
         return
-    console().print(compared(*names, found))
+    console().print(compared(one, other, found))
 
 
 def _as_json(value: Any) -> str:

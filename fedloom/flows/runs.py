@@ -41,8 +41,8 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
     run = Run(plan.recipe, plan_digest(plan), bundle.fleet, bundle.folder, RunStore(store), name)
     if not run.store.exists(run.key("plan.json")):
         run.store.write_json(run.key("about.json"), about(bundle))  # what people read about the run
-        run.store.write_json(run.key("plan.json"), plain(plan))
         run.store.write_content("fleets", ".json", canonical_json(bundle.fleet.roster))  # what its digest names
+        run.store.write_json(run.key("plan.json"), plain(plan))  # at last: with a plan, all of it is there
     return run
 
 

@@ -96,18 +96,18 @@ def overviews(store: RunStore, now: datetime | None = None) -> list[Overview]:
 
 
 def overview(store: RunStore, run_id: str, now: datetime | None = None) -> Overview | None:
-    """How one run stands; None when it has no objects (it is being removed).
+    """How one run stands; None when it has no plan (it has not begun, or is being removed).
 
     It reads little: the run's own objects, and of those below only the last round's.
     """
     files = store.objects(f"runs/{run_id}", deep=False)
     names = {entry.key.rpartition("/")[2] for entry in files}
-    plan = read_object(store, f"runs/{run_id}/plan.json") if "plan.json" in names else {}
+    if "plan.json" not in names:
+        return None
+    plan = read_object(store, f"runs/{run_id}/plan.json")
     if "report.json" not in names:
         rounds = [name for name in store.folders(f"runs/{run_id}") if name.startswith("round-")]
         files += store.objects(f"runs/{run_id}/{rounds[-1]}") if rounds else []
-    if not files:
-        return None
     written = max(entry.modified for entry in files)
     failure = read_object(store, f"runs/{run_id}/failure.json") if "failure.json" in names else {}
     state, reason = judge(run_id, plan, files, failure, now or datetime.now(UTC))
