@@ -56,6 +56,7 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         aggregation=aggregation,
         masking=masking,
         privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
+        baseline=False,
         evaluation=judged_twice(job, evaluation),
         measuring=measuring_recipe(job, evaluation),
         given=given_recipe(job),

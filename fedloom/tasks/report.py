@@ -12,6 +12,8 @@ from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run, StepResult
 
+BASELINE = "Run without the privacy that the job promises: a baseline for comparison, never released."
+
 
 def step(place: Place) -> StepResult:
     """Write ``summary.json`` and ``summary.md``.
@@ -26,6 +28,10 @@ def step(place: Place) -> StepResult:
         "summary": store.write_json(place.key("summary.json"), summary),
         "page": store.write(place.key("summary.md"), as_markdown(last, summary).encode()),
     }
+    if wants_page(place):
+        from fedloom.tasks.reporting.files import store_page
+
+        files["report"] = store_page(place)
     gate = summary["gate"]
     return StepResult(
         {
@@ -38,6 +44,12 @@ def step(place: Place) -> StepResult:
         },
         files,
     )
+
+
+def wants_page(place: Place) -> bool:
+    """Whether the job asks for the HTML page among the run's objects."""
+    store, key = place.run.store, place.run.key("about.json")
+    return store.exists(key) and store.read_json(key).get("report", {}).get("format") == "html"
 
 
 def last_round(run: Run) -> Place:
@@ -79,6 +91,7 @@ def summarise(last: Place) -> dict[str, Any]:
         },
         "measured": measured_by_clients(last),
         "privacy": _privacy(last.run.recipe, end),
+        "baseline": last.run.recipe.baseline,
         "participation": {
             "asked": sum(line["cohort"] for line in lines),
             "updates": sum(line["participants"] for line in lines),
@@ -149,6 +162,7 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
         *_table(["round", "clients", "loss", "epsilon", *names], [_row(line, names) for line in progress(last).lines]),
         *_measured(summary["measured"], [name for name in names if not name.startswith(HOLDOUT)]),
         *([] if privacy is None else ["", privacy["statement"]]),
+        *(["", f"**{BASELINE}**"] if summary["baseline"] else []),
         "",
         f"- model `{summary['model_digest']}`",
         f"- plan `{summary['plan_digest']}`",
