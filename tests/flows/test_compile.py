@@ -225,11 +225,7 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        compiled(
-            write_job(
-                tmp_path / "job", output_schema={"type": "binary_classification", "labels": [1, 0]}, framework="JAX"
-            )
-        )
+        compiled(write_job(tmp_path / "job", output={"format": "onnx"}, framework="JAX"))
     assert len(caught.value.problems) == 2
 
 
