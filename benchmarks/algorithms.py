@@ -69,7 +69,87 @@ def drawn(name: str, **settings: Any) -> tuple[Changes, Changes]:
     return {"orchestration_config.client_selection.algorithm": name}, changes
 
 
-TABLES: Mapping[str, tuple[Variant, ...]] = {}
+def server(name: str, **settings: Any) -> Changes:
+    """A job whose server takes steps of its own."""
+    algorithm = name if name in ("FedAdam", "FedYogi") else "FedOpt"
+    given = settings | ({} if algorithm == name else {"name": name})
+    return {ALGORITHM: algorithm, f"{HYPER}.server_optimizer": given}
+
+
+def optimiser(name: str, rate: float, **settings: Any) -> Changes:
+    """A job whose clients train with another optimiser."""
+    return {f"{HYPER}.optimizer": name, f"{HYPER}.learning_rate": rate, f"{HYPER}.optimizer_kwargs": settings}
+
+
+CHECKS, WEIGHTS = "aggregation_config.quality_checks", "orchestration_config.aggregation.weights"
+TABLES: Mapping[str, tuple[Variant, ...]] = {
+    "Algorithms": (
+        Variant("FedAvg"),
+        Variant("FedProx, mu 0.01", {ALGORITHM: "FedProx", f"{HYPER}.mu": 0.01}),
+        Variant("SCAFFOLD", {ALGORITHM: "SCAFFOLD"}),
+        Variant("FedOpt with SGD and momentum (FedAvgM)", server("SGD", momentum=0.5)),
+        Variant("FedOpt with AdaGrad (FedAdagrad)", server("AdaGrad", learning_rate=0.03)),
+        Variant("FedAdam", server("FedAdam", learning_rate=0.01)),
+        Variant("FedYogi", server("FedYogi", learning_rate=0.01)),
+        Variant("FedAvg, cosine learning rate", {f"{HYPER}.lr_schedule": {"type": "cosine"}}),
+    ),
+    "Rules that combine updates": (
+        Variant("weights num_samples", {WEIGHTS: "num_samples"}),
+        Variant("weights uniform", {WEIGHTS: "uniform"}),
+        Variant("weights loss_based", {WEIGHTS: None, "aggregation_config.weighting": {"strategy": "loss_based"}}),
+        Variant("weights contribution", {WEIGHTS: None, "aggregation_config.weighting": {"strategy": "contribution"}}),
+        Variant("median", robust("median")),
+        Variant("trimmed mean, 10 %", robust("trimmed_mean", trimmed_mean_config={"trim_ratio": 0.1})),
+        Variant("Krum", robust("krum")),
+        Variant("Multi-Krum", robust("multi_krum")),
+        Variant("Bulyan", robust("bulyan") | {"orchestration_config.aggregation.min_quorum": 8}),
+        Variant(
+            "mean, poisoning score above 0.8 excluded",
+            {
+                f"{CHECKS}.enabled": True,
+                f"{CHECKS}.checks": [{"name": "data_poisoning_score", "threshold": 0.8, "action": "exclude"}],
+            },
+        ),
+    ),
+    "Optimisers of the clients": (
+        Variant("SGD", optimiser("SGD", 0.1)),
+        Variant("SGD, Nesterov momentum 0.9", optimiser("SGD", 0.02, momentum=0.9, nesterov=True)),
+        Variant("Adam", optimiser("Adam", 0.003)),
+        Variant("AdaGrad", optimiser("AdaGrad", 0.01)),
+        Variant("RMSprop", optimiser("RMSprop", 0.001)),
+    ),
+    "Networks": (
+        Variant("MLP", network("MLP", hidden_dims=[64, 32])),
+        Variant("CNN", network("CNN", num_channels=[16, 32])),
+        Variant("ResNet", network("ResNet", num_channels=[16, 32])),
+        Variant("LSTM", network("LSTM", hidden_dim=32)),
+        Variant("GRU", network("GRU", hidden_dim=32)),
+        Variant("Transformer", network("Transformer", hidden_dim=32, num_layers=1)),
+        Variant(
+            "Autoencoder (learns without labels)",
+            network("Autoencoder", latent_dim=32)
+            | {
+                f"{MODEL}.output_schema": {"type": "reconstruction_error"},
+                f"{HYPER}.loss_function": "MSELoss",
+                "validation_config.metrics": [{"name": "auc"}],
+                "validation_config.thresholds": None,
+            },
+        ),
+    ),
+    "Selections": (
+        Variant("random", *drawn("random")),
+        Variant(
+            "weighted_random by wrist", *drawn("weighted_random", sampling_weights={"side": {"left": 2, "right": 1}})
+        ),
+        Variant("importance_sampling (quantity, quality, diversity)", *drawn("importance_sampling")),
+        Variant(
+            "importance_sampling by data volume",
+            selector={"selection_algorithm.importance_metric": "data_volume"},
+        ),
+        Variant("active_learning", *drawn("active_learning", exploration_rate=0.1)),
+        Variant("poisson", *drawn("poisson")),
+    ),
+}
 
 
 def main() -> None:

@@ -43,7 +43,7 @@ def aggregation_recipe(job: Job) -> AggregationRecipe:
 
 def quorum_of(job: Job) -> int:
     """Updates below which a round does not count."""
-    return job.orchestration.aggregation.min_quorum or job.orchestration.min_clients
+    return job.orchestration.quorum
 
 
 def checks_of(job: Job) -> tuple[QualityCheck, ...]:

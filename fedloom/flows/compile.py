@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from fedloom.flows.estimate import aggregate_memory, collect_memory, measure_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
+from fedloom.flows.pseudonyms import pseudonym_findings
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
+from fedloom.flows.training_checks import memory_findings
 from fedloom.flows.two_servers import halves, names, server_keys
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import SpecError
@@ -35,7 +37,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     Raises:
         SpecError: when the specs ask for what this version cannot do, or lack what a run needs.
     """
-    problems = [*not_built(bundle), *not_runnable(bundle)]
+    pseudonyms = [bundle.problem("job", *finding) for finding in pseudonym_findings(bundle)]
+    problems = [*not_built(bundle), *not_runnable(bundle), *pseudonyms]
     if problems:
         raise SpecError(problems)
     recipe = job_recipe(bundle, seed, rounds)
@@ -43,6 +46,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     if parameters > _MAX_PARAMETERS:
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
         raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
+    if found := [bundle.problem("job", *finding) for finding in memory_findings(bundle, recipe)]:
+        raise SpecError(found)
     one = Resources(cpus=recipe.threads, memory_bytes=None)
     combine = Resources(cpus=recipe.threads, memory_bytes=aggregate_memory(recipe))
     given = _KINDS[recipe.kind](recipe, one)

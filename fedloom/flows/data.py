@@ -15,7 +15,8 @@ def dataset_names(bundle: JobBundle) -> list[str]:
     holdout, drift = bundle.job.validation.holdout_dataset, bundle.job.validation.drift_detection
     places = list(bundle.fleet.data) if bundle.fleet else []
     places += [holdout.source] if holdout is not None and holdout.source else []
-    places += [drift.baseline_distribution] if drift is not None and drift.baseline_distribution else []
+    if drift is not None and drift.enabled and drift.baseline_distribution:
+        places.append(drift.baseline_distribution)
     found = {parse_location(place).dataset for place in places if place.startswith("dataset:")}
     return sorted(name for name in found if name)
 

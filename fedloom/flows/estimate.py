@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from fedloom.tasks.architectures import Attention, Convolutional, Dense, network, parameter_count
-from fedloom.tasks.recipe import ModelRecipe, Recipe
+from fedloom.tasks.architectures import parameter_count
+from fedloom.tasks.memory import activations, training_bytes
+from fedloom.tasks.recipe import Recipe
 
 _FLOAT = 4
 _DOUBLE = 8
 MEASURED_AT_ONCE = 512
 """Windows that a measurement scores in one batch."""
-_OPTIMIZER_COPIES = {"SGD": 1, "AdaGrad": 1, "RMSprop": 2, "Adam": 2}
-"""Copies of the parameters that an optimiser keeps, at most."""
 
 
 @dataclass(frozen=True)
@@ -52,18 +51,14 @@ def estimate(recipe: Recipe) -> Estimate:
 
 
 def shard_memory(recipe: Recipe) -> int | None:
-    """Bytes of tensors in a training step: model, received model, gradient, optimiser, update, sum, activations.
+    """Bytes of tensors in a training step; clients of a shard follow each other, so their number does not count.
 
-    Clients of a shard follow each other, so their number does not count, unless their updates are kept one by one.
+    It does where their updates are kept one by one.
     """
-    parameters = parameter_count(recipe.model)
-    if parameters is None:
-        return None
-    kept = recipe.selection.shard_size * _FLOAT if recipe.aggregation.single_updates else _DOUBLE
-    copies = 4 + _OPTIMIZER_COPIES[recipe.training.optimizer]
-    copies += 8 if recipe.training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
-    batch = recipe.training.batch_size * _activations(recipe.model)
-    return parameters * (copies * _FLOAT + kept) + 2 * batch * _FLOAT
+    need, parameters = training_bytes(recipe.model, recipe.training), parameter_count(recipe.model)
+    if need is None or parameters is None or not recipe.aggregation.single_updates:
+        return need
+    return need + parameters * (recipe.selection.shard_size * _FLOAT - _DOUBLE)
 
 
 def collect_memory(recipe: Recipe) -> int | None:
@@ -86,21 +81,7 @@ def measure_memory(recipe: Recipe) -> int | None:
     parameters = parameter_count(recipe.model)
     if parameters is None:
         return None
-    return 2 * parameters * _FLOAT + MEASURED_AT_ONCE * _activations(recipe.model) * _FLOAT
-
-
-def _activations(model: ModelRecipe) -> int:
-    """Numbers kept for the backward pass of one window."""
-    layers = network(model)
-    if isinstance(layers, Dense):
-        return sum(layers.widths)
-    if isinstance(layers, Convolutional):
-        return model.window_size * sum(layers.channels) * (5 if layers.residual else 2)
-    if isinstance(layers, Attention):
-        weights = layers.heads * model.window_size
-        return model.window_size * layers.layers * (14 * layers.width + 2 * weights)
-    directions = 2 if layers.bidirectional else 1
-    return model.window_size * (model.channels + layers.layers * directions * 6 * layers.hidden)
+    return 2 * parameters * _FLOAT + MEASURED_AT_ONCE * activations(recipe.model) * _FLOAT
 
 
 _SHARD_MEMORY = {"train": shard_memory, "evaluate": measure_memory, "aggregate": collect_memory}

@@ -17,6 +17,7 @@ from fedloom.tasks.recipe import (
 _DEFAULT_METRICS = {
     "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
     "multi_class": ("accuracy", "f1_score"),
+    "regression": ("rmse", "mae", "r2"),
     "reconstruction_error": ("reconstruction_error", "auc"),
 }
 
@@ -45,8 +46,8 @@ def evaluation_recipe(job: Job) -> EvaluationRecipe:
         threshold=0.5 if output.threshold is None else output.threshold,
         stop_metric=stop_metric,
         stop_value=watched.threshold if watched else None,
-        min_delta=watched.min_delta if watched else 0.0,
         patience=watched.patience if watched else None,
+        min_delta=watched.min_delta if watched else 0.0,
         stratify_by=holdout.stratify_by if holdout is not None else (),
         groups=tuple(dict.fromkeys((*held_out_columns(job), *fairness_columns(job)))),
         fairness=_fairness(job),

@@ -11,7 +11,7 @@ from fedloom.specs.trails import Trail
 from fedloom.tasks.recipe import OutputRecipe
 
 MODELS = ("safetensors", "pytorch")
-REPORTS = ("json", "markdown")
+REPORTS = ("json", "markdown", "html")
 RECORDS = (
     "client_participation",
     "aggregation_weights",
@@ -30,11 +30,8 @@ def output_unbuilt(job: Job) -> Iterator[tuple[Trail, str]]:
     if asked.format not in (None, *MODELS):
         yield ("output", "format"), f"a model in the format {asked.format} is not built; there are {', '.join(MODELS)}"
     if asked.report_format not in (None, *REPORTS):
-        message = f"a report as {asked.report_format} is not built; there are {', '.join(REPORTS)}"
+        message = f"a report as {asked.report_format} is not built; write html, and print it from a browser"
         yield ("output", "report_format"), message
-    for name in _DRAWN:
-        if getattr(asked, name):
-            yield ("output", name), "drawings in reports are not built yet"
     for i, name in enumerate(asked.metadata_includes):
         if name not in RECORDS:
             yield ("output", "metadata_includes", i), f"there is no record {name}; there are {', '.join(RECORDS)}"
@@ -63,6 +60,8 @@ def output_notes(job: Job) -> list[str]:
     found = []
     if asked.report_destination is not None and asked.report_format is None:
         found.append("no report is exported: report_format says none")
+    if asked.report_format != "html" and any(getattr(asked, name) for name in _DRAWN):
+        found.append("drawings are part of the HTML report: fedloom report RUN writes it, or report_format: html")
     if job.kind == "evaluate" and (asked.destination is not None or asked.format is not None):
         found.append("no model is exported: an evaluation makes none")
     return found

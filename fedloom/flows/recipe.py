@@ -56,6 +56,7 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         aggregation=aggregation,
         masking=masking,
         privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
+        baseline=False,
         evaluation=judged_twice(job, evaluation),
         measuring=measuring_recipe(job, evaluation),
         given=given_recipe(job),
@@ -71,6 +72,7 @@ def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)
     size = inputs.window_size or DEFAULT_WINDOW
+    labels = output.labels or ()
     nominal = signal_catalog(contract).nominal if contract is not None else {}
     given = [nominal.get(name, (0.0, 1.0)) for name in signals] if any(name in nominal for name in signals) else []
     return WindowSpec(
@@ -79,6 +81,8 @@ def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
         stride=inputs.stride or size,
         label_column=output.label_column,
         label_optional=output.type == "reconstruction_error",
+        labels=() if labels == tuple(range(len(labels))) else labels,
+        numeric=output.type == "regression",
         mean=tuple(mean for mean, _ in given),
         std=tuple(std for _, std in given),
     )

@@ -9,7 +9,7 @@ from fedloom.flows.data import dataset_names
 from fedloom.specs.bundle import JobBundle
 from fedloom.tasks import datasets
 from fedloom.tasks.export import exports_of
-from fedloom.tasks.report import fate, last_round, summarise
+from fedloom.tasks.report import BASELINE, fate, last_round, summarise
 from fedloom.tasks.step import Run
 
 
@@ -29,6 +29,7 @@ class RunResult:
         gate: decision, reason to stop, whether it was promoted, and the checks.
         measured: In an evaluation, the clients' pooled metrics and those of groups.
         privacy: What the rounds cost in differential privacy, and for whom; None where the job asks for none.
+        baseline: Whether the run left out the privacy that its job promises.
         participation: Clients asked and clients that gave an update, over all rounds.
         exported: Where its files for others lie, by what they are.
         store: URL of the run store.
@@ -45,6 +46,7 @@ class RunResult:
     gate: dict[str, Any]
     measured: dict[str, Any] | None
     privacy: dict[str, Any] | None
+    baseline: bool
     participation: dict[str, int]
     exported: dict[str, str]
     store: str
@@ -91,9 +93,10 @@ def as_text(result: RunResult, bundle: JobBundle) -> str:
         f"metrics  {metrics}",
         *_measured(result),
         *([] if result.privacy is None else [f"privacy  {result.privacy['statement']}"]),
+        *([f"privacy  none: {BASELINE}"] if result.baseline else []),
         f"gate     {gate['decision']}: {fate(asdict(result))}",
         *(f"         {check['outcome']:<12} {check['name']}: {check['reason']}" for check in gate["checks"]),
-        *([] if gate["decision"] == "pass" else [f"again    {_AGAIN}"]),
+        *([] if gate["decision"] == "pass" or result.baseline else [f"again    {_AGAIN}"]),
         *(f"export   {role}: {place}" for role, place in result.exported.items()),
         f"model    {result.model_digest}",
         f"plan     {result.plan_digest}",

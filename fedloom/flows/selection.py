@@ -127,8 +127,8 @@ def parity_of(policy: FairnessPolicy) -> tuple[str, ...]:
 
 def draws(recipe: SelectionRecipe) -> Iterator[str]:
     """How clients are drawn, in words for people: one line for each thing that a draw heeds."""
-    by = " + ".join(f"{weight:.3g} {name}" for name, weight in recipe.score)
-    by = by or ", ".join(weight.column for weight in recipe.sampling_weights)
+    parts = [f"{weight:.3g} {name}" if len(recipe.score) > 1 else name for name, weight in recipe.score]
+    by = " + ".join(parts) or ", ".join(weight.column for weight in recipe.sampling_weights)
     yield recipe.algorithm + (f" by {by}" if by else "")
     if recipe.stratify_by:
         yield f"places spread over {', '.join(recipe.stratify_by)}"

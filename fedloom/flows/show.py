@@ -11,6 +11,7 @@ from fedloom.flows.estimate import estimate
 from fedloom.flows.kinds import kind_notes
 from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
+from fedloom.flows.pseudonyms import pseudonym_notes
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.flows.selection import draws, score_of
 from fedloom.specs.bundle import JobBundle
@@ -36,7 +37,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
-        f"drawn by             {'; '.join(draws(recipe.selection))}",
+        *(f"{'' if i else 'drawn by':<20} {words}" for i, words in enumerate(draws(recipe.selection))),
         *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
@@ -119,12 +120,17 @@ def notes(bundle: JobBundle) -> list[str]:
     if bundle.rollout is not None or job.deployment is not None:
         found.append("the rollout is checked, and not carried out: a run ends with the gate")
     if job.orchestration.resources is not None:
-        found.append("resources are for clusters: a run on this machine takes what it needs")
+        found.append(
+            "resources are for clusters: a run on this machine takes what it needs; memory_gb must hold a step"
+        )
     if job.monitoring is not None or job.compliance is not None:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
     found += aggregation_notes(bundle)
+    timing = job.orchestration.timing
+    if timing is not None and timing.min_clients is not None and not timing.wait_for_min_clients:
+        found.append("timing.min_clients does not count, as wait_for_min_clients is false")
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
         found.append(
@@ -154,7 +160,8 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("the holdout has no size: all of it is used, and there is nothing to stratify")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return kind_notes(job) + output_notes(job) + found + _contract_notes(bundle) + _selector_notes(bundle)
+    found = kind_notes(job) + output_notes(job) + found + pseudonym_notes(bundle)
+    return found + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:

@@ -17,10 +17,12 @@ Finding = tuple[Trail, str]
 
 ARCHITECTURES = (*DEFAULTS, "Custom")
 ALGORITHMS = ("FedAvg", "FedProx", "SCAFFOLD", "FedOpt", "FedYogi", "FedAdam")
+_DISTANCES = ("MSELoss", "L1Loss", "SmoothL1Loss", "HuberLoss")
 LOSSES = {
-    "binary_classification": ("BCEWithLogitsLoss",),
-    "multi_class": ("CrossEntropyLoss",),
-    "reconstruction_error": ("MSELoss", "L1Loss", "HuberLoss"),
+    "binary_classification": ("BCEWithLogitsLoss", "BCELoss"),
+    "multi_class": ("CrossEntropyLoss", "NLLLoss"),
+    "regression": _DISTANCES,
+    "reconstruction_error": _DISTANCES,
 }
 """Loss functions by model output; the first is the one taken when a spec names none."""
 
@@ -45,16 +47,9 @@ def _model(job: Job) -> Iterator[Finding]:
     if model.architecture not in ARCHITECTURES:
         yield ("model_config", "architecture"), _only("architecture", model.architecture, ARCHITECTURES)
     if model.framework != "PyTorch":
-        yield ("model_config", "framework"), _only("framework", model.framework, ("PyTorch",))
+        message = f"framework {model.framework} is not built: fedloom trains with PyTorch; write framework: PyTorch"
+        yield ("model_config", "framework"), message
     output = model.output_schema
-    if output.type not in LOSSES:
-        yield ("model_config", "output_schema", "type"), _only("output", output.type, tuple(LOSSES))
-    if output.labels is not None and output.labels != tuple(range(len(output.labels))):
-        wanted = list(range(len(output.labels)))
-        yield (
-            ("model_config", "output_schema", "labels"),
-            f"labels other than {wanted}, in this order, are not built yet",
-        )
     if output.threshold is not None and output.type != "binary_classification":
         yield ("model_config", "output_schema", "threshold"), f"a threshold for {output.type} is not built yet"
 
@@ -64,26 +59,28 @@ def _training(job: Job) -> Iterator[Finding]:
     if training.algorithm not in ALGORITHMS:
         yield ("training_config", "algorithm"), _only("algorithm", training.algorithm, ALGORITHMS)
     loss, output = training.hyperparameters.loss_function, job.model.output_schema.type
-    if loss is not None and loss not in LOSSES.get(output, (loss,)):
-        trail = ("training_config", "hyperparameters", "loss_function")
-        yield trail, _only(f"loss for {output}", loss, LOSSES[output])
+    trail = ("training_config", "hyperparameters", "loss_function")
+    if loss in ("CrossEntropyLoss", "NLLLoss") and output == "binary_classification":
+        hint = "write BCEWithLogitsLoss, the same loss of one logit, or type: multi_class for one output a class"
+        yield trail, f"{loss} is not built for binary_classification, whose networks have one output; {hint}"
+    elif loss == "BCELoss" and job.model.architecture == "Custom":
+        hint = "let it give logits, without a last sigmoid, and write BCEWithLogitsLoss"
+        yield trail, f"BCELoss is not built for a custom class: {hint}"
 
 
 def _clients(job: Job) -> Iterator[Finding]:
     orchestration = job.orchestration
-    if orchestration.timing is not None:
+    trigger = orchestration.timing.trigger if orchestration.timing is not None else "after_client_updates"
+    if trigger != "after_client_updates":
+        how = "schedule.yaml launches whole runs" if trigger == "scheduled" else "fedloom run starts a run by hand"
         yield (
-            ("orchestration_config", "timing"),
-            "timing is not built yet; a round waits for each client up to the timeout",
+            ("orchestration_config", "timing", "trigger"),
+            f"trigger {trigger} is not built: nothing outside a run can start its aggregation, which follows the "
+            f"clients' updates; {how}, write trigger: after_client_updates",
         )
 
 
 def _privacy(job: Job) -> Iterator[Finding]:
-    if job.privacy.pseudonymisation is not None:
-        yield (
-            ("privacy_config", "pseudonymisation"),
-            "pseudonyms are not built yet; name clients by pseudonyms in the fleet",
-        )
     secure = job.privacy.secure_aggregation
     if secure.enabled and job.model.architecture == "Custom":
         yield (

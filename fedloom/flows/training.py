@@ -22,7 +22,6 @@ def training_recipe(job: Job) -> TrainingRecipe:
         optimizer=settings.optimizer,
         optimizer_settings=tuple(sorted(kwargs.items())),
         learning_rate=settings.learning_rate,
-        schedule=_schedule(settings),
         proximal=(settings.mu or 0.0) if training.algorithm == "FedProx" else 0.0,
         loss=settings.loss_function or LOSSES[job.model.output_schema.type][0],
         class_weights=settings.class_weights or (),
@@ -30,7 +29,8 @@ def training_recipe(job: Job) -> TrainingRecipe:
         batch_size=training.batch_size,
         shuffle=training.shuffle,
         loss_before=any(check.name == "loss_improvement" for check in checks_of(job)),
-        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
+        client_timeout_s=60.0 * (job.orchestration.client_minutes or _CLIENT_TIMEOUT_MINUTES),
+        schedule=_schedule(settings),
     )
 
 

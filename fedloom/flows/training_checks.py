@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from fedloom.specs.bundle import JobBundle
+from fedloom.specs.problems import Severity
 from fedloom.specs.trails import Trail
+from fedloom.tasks.memory import training_bytes
+from fedloom.tasks.recipe import Recipe
 
 _MOMENTUM = ("momentum", "dampening", "nesterov")
 
@@ -15,10 +18,33 @@ def training_findings(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str 
     training = bundle.job.training
     if training.algorithm == "SCAFFOLD":
         yield from _scaffold(bundle)
+    kwargs = training.hyperparameters.optimizer_kwargs
+    if kwargs.nesterov and (not kwargs.momentum or kwargs.dampening):
+        at: Trail = ("training_config", "hyperparameters", "optimizer_kwargs", "nesterov")
+        yield "job", at, "nesterov needs momentum above 0 and no dampening", "write for example momentum: 0.9"
+    if bundle.job.model.output_schema.type == "regression":
+        yield from _regression(bundle)
     schedule, rounds = training.hyperparameters.lr_schedule, training.global_training.num_rounds
     if schedule is not None and (schedule.warmup_rounds or 0) >= rounds:
         at = ("training_config", "hyperparameters", "lr_schedule", "warmup_rounds")
         yield "job", at, f"{schedule.warmup_rounds} of {rounds} rounds leave none with the full rate", None
+
+
+def memory_findings(bundle: JobBundle, recipe: Recipe) -> Iterator[tuple[Trail, Severity, str, str]]:
+    """A limit on memory that the tensors of a training step alone exceed: place, severity, message, hint."""
+    resources, need = bundle.job.orchestration.resources, training_bytes(recipe.model, recipe.training)
+    if resources is None or resources.memory_gb is None or need is None or need <= resources.memory_gb * 1e9:
+        return
+    message = f"a training step takes {need / 1e9:.3g} GB of tensors alone"
+    yield ("orchestration_config", "resources", "memory_gb"), "error", message, "write more, or a smaller batch_size"
+
+
+def _regression(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:
+    """Numbers have no shares to keep, and reconstruct nothing."""
+    holdout = bundle.job.validation.holdout_dataset
+    if holdout is not None and holdout.stratified:
+        at = ("validation_config", "holdout_dataset", "stratified")
+        yield "job", at, "regression has no classes whose shares a sample could keep", "write stratified: false"
 
 
 def _scaffold(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:

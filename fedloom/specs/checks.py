@@ -69,6 +69,14 @@ def client_counts(bundle: JobBundle) -> Iterator[Problem]:
             f"lower it to at most {low}",
         )
     wait = orchestration.timing.min_clients if orchestration.timing else None
+    if wait is not None and low < orchestration.quorum == wait <= high:
+        yield bundle.problem(
+            "job",
+            (*at, "timing", "min_clients"),
+            "error",
+            f"{wait} is above min_clients ({low}): a round with {low} clients could never count",
+            f"lower it to at most {low}, or write wait_for_min_clients: false",
+        )
     if wait is not None and wait > high:
         yield bundle.problem("job", (*at, "timing", "min_clients"), "error", f"{wait} is above max_clients ({high})")
     secure = bundle.job.privacy.secure_aggregation

@@ -115,8 +115,10 @@ def outputs(bundle: JobBundle) -> Iterator[Problem]:
                 f"has {len(schema.labels)} labels, binary_classification has two",
                 "use type: multi_class",
             )
-        if len(set(schema.labels)) < len(schema.labels):
+        if len({str(label) for label in schema.labels}) < len(schema.labels):
             yield bundle.problem("job", (*at, "labels"), "error", "names a label twice")
+        if schema.type == "regression":
+            yield bundle.problem("job", (*at, "labels"), "error", "regression has no classes", "remove it")
     if schema.type == "binary_classification" and schema.threshold is not None and not 0 < schema.threshold < 1:
         yield bundle.problem(
             "job", (*at, "threshold"), "error", f"{schema.threshold:g} must be between 0 and 1: it is a probability"

@@ -79,9 +79,9 @@ class Timing(Section):
     trigger: Literal["after_client_updates", "scheduled", "manual"] = Field(
         "after_client_updates", description="What starts the aggregation."
     )
-    wait_for_min_clients: Flag = Field(True, description="Whether it waits for min_clients.")
-    min_clients: Count | None = Field(None, description="Fewest updates waited for.")
-    max_wait_time: Count | None = Field(None, description="Minutes waited at most.")
+    wait_for_min_clients: Flag = Field(True, description="Whether it waits for min_clients; if not, they do not count.")
+    min_clients: Count | None = Field(None, description="Fewest updates waited for: below them a round does not count.")
+    max_wait_time: Count | None = Field(None, description="Minutes that a client may take at most in a round.")
 
 
 class Resources(Section):
@@ -106,6 +106,20 @@ class OrchestrationSpec(Section):
     )
     timing: Timing | None = Field(None, description="What starts the aggregation.")
     resources: Resources | None = Field(None, description="What a step of the job gets.")
+
+    @property
+    def quorum(self) -> int:
+        """Fewest updates with which a round counts; as many as timing waits for, if that is more."""
+        asked = self.aggregation.min_quorum or self.min_clients
+        if self.timing is None or not self.timing.wait_for_min_clients:
+            return asked
+        return max(asked, self.timing.min_clients or 0)
+
+    @property
+    def client_minutes(self) -> int | None:
+        """Minutes that a client may take in a round: the lower of what aggregation and timing say."""
+        said = (self.aggregation.timeout, self.timing.max_wait_time if self.timing else None)
+        return min((minutes for minutes in said if minutes is not None), default=None)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

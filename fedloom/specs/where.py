@@ -58,7 +58,10 @@ class Where:
 
     def _refusal(self, row: tuple[Scalar | None, ...]) -> str:
         values = {name: value for name, value in zip(self.columns, row, strict=True) if value is not None}
-        outcome = self._program.eval(data=values).value()
+        try:
+            outcome = self._program.eval(data=values).value()
+        except RuntimeError as error:  # text that is no UTF-8 does not even get in
+            outcome = error
         if outcome is True:
             return ""
         if outcome is False:

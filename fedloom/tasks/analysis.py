@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from fedloom.specs.canonical import plain
 from fedloom.tasks.bootstrap import Intervals, clusters_of, intervals
@@ -23,6 +24,7 @@ from fedloom.tasks.resampled import Sample
 from fedloom.tasks.robustness import faulty
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.step import Place
+from fedloom.tasks.window_losses import window_losses
 
 DEFAULT_LEVEL = 0.95
 _ROC_POINTS = 200
@@ -70,8 +72,9 @@ def analyse(place: Place) -> Analysis:
     windows = read_holdout(run, recipe)
     predictions = predict(recipe, state, windows)
     clusters, drawn_by = clusters_of(windows, recipe.inputs.window_size, recipe.inputs.stride)
-    sample = sample_of(recipe, windows, predictions, clusters)
-    defined = tuple(name for name in of_predictions(recipe.evaluation.metrics) if name in evaluated["metrics"])
+    sample = sample_of(recipe, state, windows, predictions, clusters)
+    names = of_predictions(recipe.evaluation.metrics)
+    defined = tuple(name for name in names if name in evaluated["metrics"])
     rng = np.random.default_rng(seed_sequence(recipe.seed, "intervals"))
     groups = _groups(recipe, state, windows, predictions)
     return Analysis(
@@ -82,7 +85,7 @@ def analyse(place: Place) -> Analysis:
         drawn_by,
         intervals(defined, sample, level_of(recipe), rng),
         groups,
-        {column: gaps(found, of_predictions(recipe.evaluation.metrics)) for column, found in groups.items()},
+        {column: apart for column, found in groups.items() if (apart := gaps(found, names))},
         _robustness(recipe, state, windows),
         _drift(place),
         latency(recipe, state, windows),
@@ -94,15 +97,18 @@ def level_of(recipe: Recipe) -> float:
     return DEFAULT_LEVEL if recipe.evaluation.confidence is None else recipe.evaluation.confidence.level
 
 
-def sample_of(recipe: Recipe, windows: Windows, predictions: Predictions, clusters: Any) -> Sample:
+def sample_of(
+    recipe: Recipe, state: State, windows: Windows, predictions: Predictions, clusters: NDArray[np.int64]
+) -> Sample:
     """Predictions as the bootstrap sees them."""
-    return Sample(recipe.model.output, windows.y, predictions.scores, recipe.evaluation.threshold, clusters)
+    losses = window_losses(recipe, state, windows) if "loss" in recipe.evaluation.metrics else None
+    return Sample(recipe.model.output, windows.y, predictions.scores, recipe.evaluation.threshold, clusters, losses)
 
 
 def _groups(recipe: Recipe, state: State, windows: Windows, predictions: Predictions) -> dict[str, dict[str, Group]]:
     names = of_predictions(recipe.evaluation.metrics)
 
-    def measure_rows(rows: Any) -> Metrics:
+    def measure_rows(rows: NDArray[np.int64]) -> Metrics:
         part = windows.take(rows)
         # A loss averages in its own way, so that of a group cannot be told from the scores.
         loss = predict(recipe, state, part).loss if "loss" in names else 0.0
@@ -151,7 +157,7 @@ def _curves(sample: Sample | None) -> dict[str, Any]:
     if sample is None or sample.y is None:
         return {}
     found: dict[str, Any] = {}
-    if sample.output != "multi_class" and len(np.unique(sample.y)) == 2:
+    if sample.output in ("binary_classification", "reconstruction_error") and len(np.unique(sample.y)) == 2:
         found["roc"] = _roc(sample)
     if sample.output in ("binary_classification", "multi_class"):
         from sklearn.metrics import confusion_matrix

@@ -140,7 +140,7 @@ def percentile(values: NDArray[np.float64], level: float) -> Interval | None:
 
 def _widened(name: str, interval: Interval, support: int) -> Interval:
     """A metric of exactly 0 or 1 does not vary in any resample; then Wilson's interval says what clusters allow."""
-    if name == "reconstruction_error" or interval.low != interval.high or interval.low not in (0.0, 1.0):
+    if name in ("reconstruction_error", "loss") or interval.low != interval.high or interval.low not in (0.0, 1.0):
         return interval
     z = NormalDist().inv_cdf((1 + interval.level) / 2) ** 2
     spread = z / (max(support, 1) + z)

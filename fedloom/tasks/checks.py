@@ -75,7 +75,8 @@ def bound_check(bound: Bound, recipe: Recipe, measured: Mapping[str, Any], analy
         return Check(bound.name, "inconclusive", f"{name} is unknown: {reason}", numbers)
     limits = [f"at least {bound.minimum:g}"] if bound.minimum is not None else []
     limits += [f"at most {bound.maximum:g}"] if bound.maximum is not None else []
-    shown = "it" if name in LATENCY else f"{name} {value:.4f}"  # reasons are the same on every machine
+    # Reasons are the same on every machine, and times are not: they stand in the evidence alone.
+    shown = f"{name} (ms, in the evidence)" if name in LATENCY else f"{name} {value:.4f}"
     words = f"{shown}, {' and '.join(limits)} wanted"
     if _outside(bound, value, value):
         return Check(bound.name, "fail", words, numbers)
@@ -86,7 +87,7 @@ def bound_check(bound: Bound, recipe: Recipe, measured: Mapping[str, Any], analy
     if interval is None:
         reason = f"there is none: {analysis.intervals.missing.get(held_out, NO_HOLDOUT)}"
         return Check(bound.name, "inconclusive", f"{words}; {few}{reason}", numbers)
-    ends = f"it is {interval.low:.4f} to {interval.high:.4f} ({interval.level:.0%})"
+    ends = f"it is {interval.low:.4f} to {interval.high:.4f} (level {interval.level:g})"
     outcome: Outcome = "inconclusive" if _outside(bound, interval.low, interval.high) else "pass"
     return Check(bound.name, outcome, f"{words}; {few}{ends}", numbers)
 
@@ -205,13 +206,13 @@ def _against(place: Place, holder: dict[str, Any], ours: Sample) -> tuple[float 
     """The champion's value, measured as it was trained, and an interval of how much better the model is."""
     run, name = place.run, place.run.recipe.evaluation.metrics[0]
     recipe = own_recipe(run, holder)
-    windows = read_holdout(run, recipe)
-    predictions = predict(recipe, read_model(run.store, holder["model_digest"]), windows)
+    windows, state = read_holdout(run, recipe), read_model(run.store, holder["model_digest"])
+    predictions = predict(recipe, state, windows)
     value = measure_predictions(recipe, windows, predictions).values.get(name)
     if value is None:
         return None, None
     clusters, _ = clusters_of(windows, recipe.inputs.window_size, recipe.inputs.stride)
-    theirs = sample_of(recipe, windows, predictions, clusters)
+    theirs = sample_of(recipe, state, windows, predictions, clusters)
     own = run.recipe.inputs
     paired = (own.window_size, own.stride) == (recipe.inputs.window_size, recipe.inputs.stride)
     seed = torch_seed(run.recipe.seed, "champion")

@@ -18,6 +18,7 @@ from fedloom.specs.canonical import sha256
 from fedloom.tasks.client_data import Windows
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.learning_rate import training_of
+from fedloom.tasks.memory import shortage, training_bytes
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State, float_state, load_state, loss_function, optimizer
 from fedloom.tasks.privacy.dp_sgd import DpSgd, poisson_batches, private_gradient, sample_losses
@@ -139,8 +140,12 @@ def fit(
         controls: SCAFFOLD's control variates; None for other algorithms.
 
     Raises:
-        DropoutError: when it takes too long, or its update is not finite.
+        DropoutError: when there is too little memory, it takes too long, or its update is not finite.
     """
+    known = None if order.model.architecture != "Custom" else sum(p.numel() for p in model.parameters())
+    need = training_bytes(order.model, order.training, known, len(windows.x))
+    if need is not None and (reason := shortage(need)) is not None:
+        raise DropoutError(f"training {reason}")
     with repeatable(order.threads, torch_seed(order.seed, "train", order.round, client)):
         # From here on: waiting for another client of this process is no fault of this one.
         deadline = time.monotonic() + order.training.client_timeout_s

@@ -14,6 +14,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 from fedloom.specs.locations import Location, parse_location, resolve_inside
 from fedloom.tasks.group_columns import Column, GroupColumnError, majority, read_column
+from fedloom.tasks.memory import shortage
 from fedloom.tasks.window_spec import WindowSpec
 
 if TYPE_CHECKING:
@@ -42,14 +43,15 @@ class Windows:
 
     Attributes:
         x: float32 [windows, window_size, channels].
-        y: int64 [windows], the most frequent label in each window (on a tie the larger one).
+        y: int64 [windows], the most frequent class in each window (on a tie the larger number), or float32
+            [windows], the mean of its true values.
         starts: int64 [windows], the row of the file that each window starts with.
         recordings: int64 [windows], which of the file's recordings each window is of.
         columns: The groups of the windows, by column.
     """
 
     x: NDArray[np.float32]
-    y: NDArray[np.int64] | None
+    y: NDArray[np.int64] | NDArray[np.float32] | None
     starts: NDArray[np.int64] | None = None
     recordings: NDArray[np.int64] | None = None
     columns: Mapping[str, Column] = field(default_factory=dict)
@@ -92,10 +94,11 @@ def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
             f"{len(starts)} windows take {size / 2**30:.1f} GiB, more than {_MAX_WINDOW_BYTES >> 30} GiB; "
             "use a larger stride or split the file"
         )
+    if (reason := shortage(size)) is not None:
+        raise ClientDataError(f"{len(starts)} windows: {reason}")
     x = sliding_window_view(signals, spec.window_size, axis=0)[starts].transpose(0, 2, 1)
     labelled = spec.label_column is not None and spec.label_column in table.column_names
-    labels = _labels(table, str(spec.label_column)) if labelled else None
-    y = None if labels is None else _majority(labels, starts, spec.window_size)
+    y = _targets(table, spec, starts) if labelled else None
     return Windows(np.ascontiguousarray(x), y, starts, recordings, _groups(table, starts, spec))
 
 
@@ -104,6 +107,22 @@ def _groups(table: pa.Table, starts: NDArray[np.int64], spec: WindowSpec) -> dic
         return {name: read_column(table.column(name), name, starts, spec.window_size) for name in spec.group_columns}
     except GroupColumnError as error:
         raise ClientDataError(str(error)) from error
+
+
+def _targets(table: pa.Table, spec: WindowSpec, starts: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.float32]:
+    """What each window is to be predicted as."""
+    import numpy as np
+    from numpy.lib.stride_tricks import sliding_window_view
+
+    name = str(spec.label_column)
+    if spec.numeric:
+        values = _signal(table, name, 0.0, 1.0, "label column").astype(np.float64)
+        means: NDArray[np.float32] = sliding_window_view(values, spec.window_size)[starts].mean(
+            axis=1, dtype=np.float64
+        )
+        return means.astype(np.float32)
+    labels = _classes(table, name, spec.labels) if spec.labels else _labels(table, name)
+    return _majority(labels, starts, spec.window_size)
 
 
 def _read_table(location: str, root: Path, spec: WindowSpec) -> pa.Table:
@@ -233,13 +252,13 @@ def _check_columns(columns: list[str], needed: list[str]) -> None:
             raise ClientDataError(f"column '{name}' appears {columns.count(name)} times")
 
 
-def _signal(table: pa.Table, name: str, mean: float, std: float) -> NDArray[np.float32]:
+def _signal(table: pa.Table, name: str, mean: float, std: float, role: str = "signal") -> NDArray[np.float32]:
     import numpy as np
     import pyarrow as pa
 
     column = table.column(name)
     if not (pa.types.is_floating(column.type) or pa.types.is_integer(column.type)):
-        raise ClientDataError(f"signal '{name}' has type {column.type}, expected numbers")
+        raise ClientDataError(f"{role} '{name}' has type {column.type}, expected numbers")
     # Nulls become NaN, so that one check finds every value that is not a number.
     values = column.cast(pa.float64(), safe=False).to_numpy()
     with np.errstate(over="ignore"):  # an overflow is reported below
@@ -248,7 +267,7 @@ def _signal(table: pa.Table, name: str, mean: float, std: float) -> NDArray[np.f
     if len(bad):
         value = values[bad[0]]
         what = "missing or NaN" if np.isnan(value) else "infinite" if np.isinf(value) else "beyond float32"
-        raise ClientDataError(f"signal '{name}' is {what} in row {bad[0]} (the first row is 0; {len(bad)} such rows)")
+        raise ClientDataError(f"{role} '{name}' is {what} in row {bad[0]} (the first row is 0; {len(bad)} such rows)")
     return scaled
 
 
@@ -291,6 +310,33 @@ def _labels(table: pa.Table, name: str) -> NDArray[np.int64]:
     if (negative := np.flatnonzero(labels < 0)).size:
         raise ClientDataError(f"label column '{name}' is {labels[negative[0]]} in row {negative[0]}")
     return labels
+
+
+def _classes(table: pa.Table, name: str, labels: tuple[int | str, ...]) -> NDArray[np.int64]:
+    """The number of each row's class; labels and values are compared as text, so that "1" is 1."""
+    import numpy as np
+    import pyarrow as pa
+
+    column = table.column(name)
+    if pa.types.is_dictionary(column.type):
+        column = column.cast(column.type.value_type)
+    kind = column.type
+    if pa.types.is_boolean(kind):
+        column = column.cast(pa.int8())
+    elif not (pa.types.is_integer(kind) or pa.types.is_string(kind) or pa.types.is_large_string(kind)):
+        raise ClientDataError(f"label column '{name}' has type {kind}, expected text or whole numbers")
+    if column.null_count:
+        raise ClientDataError(f"label column '{name}' has {column.null_count} missing values")
+    encoded = column.combine_chunks().dictionary_encode()
+    number = {str(label): i for i, label in enumerate(labels)}
+    numbers = np.array([number.get(str(value), -1) for value in encoded.dictionary.to_pylist()], dtype=np.int64)
+    classes: NDArray[np.int64] = numbers[encoded.indices.to_numpy()]
+    if (unknown := np.flatnonzero(classes < 0)).size:  # the value itself is the client's own
+        known = ", ".join(map(str, labels))
+        raise ClientDataError(
+            f"label column '{name}' is none of {known} in row {unknown[0]} ({unknown.size} such rows)"
+        )
+    return classes
 
 
 def _majority(labels: NDArray[np.int64], starts: NDArray[np.int64], size: int) -> NDArray[np.int64]:

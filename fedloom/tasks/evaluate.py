@@ -103,7 +103,7 @@ def read_holdout(run: Run, recipe: Recipe) -> Windows:
     rng = np.random.default_rng(seed_sequence(run.recipe.seed, "holdout"))
     strata = [windows.columns[name].codes for name in settings.stratify_by]
     if settings.stratified and windows.y is not None:
-        strata.insert(0, windows.y)
+        strata.insert(0, windows.y.astype(np.int64))
     return windows.take(_sample(strata, len(windows.x), settings.holdout_size, rng))
 
 
@@ -161,6 +161,8 @@ def _scores(recipe: Recipe, model: torch.nn.Module, windows: Windows) -> tuple[N
 
 
 def _probability(output: str, out: torch.Tensor) -> torch.Tensor:
+    if output == "regression":
+        return out.squeeze(1)
     return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1).sigmoid()
 
 

@@ -18,7 +18,7 @@ from fedloom.tasks.store import RunStore, Stored
 
 FOLDER = "exports"
 _SUFFIXES = {"safetensors": ".safetensors", "pytorch": ".pt"}
-_PAGES = {"json": "summary.json", "markdown": "summary.md"}
+_PAGES = {"json": "summary.json", "markdown": "summary.md", "html": "report.html"}
 
 
 def step(place: Place) -> StepResult:

@@ -79,7 +79,7 @@ def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tu
     if judged and (holder is None or holder["run_id"] in (place.run.run_id, evidence["champion"])):
         return [Check(**check) for check in evidence["checks"]], evidence["decision"]
     analysis = analyse(place)
-    checks = [*safety, *release_checks(place, analysis, holder)]
+    checks = [*safety, *promises(place), *release_checks(place, analysis, holder)]
     store.write_json(place.key("analysis.json"), as_json(analysis, place.run.recipe.evaluation.metrics))
     found = _evidence(place, checks, stop, holder["run_id"] if holder else None)
     store.write_json(key, found | {"analysis": evidence_of(analysis), "baseline": _baseline(place)})
@@ -121,6 +121,13 @@ def participation(place: Place, now: Progress) -> Check:
     if took["aborted"] is not None:
         words = f"secure aggregation gave no sum: {took['aborted']}"
     return Check("participation", "pass" if took["quorum_met"] else "fail", words, numbers)
+
+
+def promises(place: Place) -> list[Check]:
+    """A run without the privacy that its job promises is for comparison, and its model is not released."""
+    if not place.run.recipe.baseline:
+        return []
+    return [Check("privacy", "fail", "the run leaves out the privacy that the job promises: it is a baseline", {})]
 
 
 def _stop_reason(place: Place, safety: list[Check], now: Progress) -> str | None:

@@ -73,7 +73,7 @@ def client_figures(recipe: Recipe, state: State, windows: Windows) -> dict[str, 
     matrix = None
     if y is not None and classes and metrics.finite:
         found = scores.argmax(axis=1) if scores.ndim > 1 else (scores >= recipe.evaluation.threshold).astype(np.int64)
-        matrix = confusion(y, found, classes).tolist()
+        matrix = confusion(y.astype(np.int64), found, classes).tolist()
     return {
         "windows": len(windows.x),
         "metrics": dict(metrics.values),

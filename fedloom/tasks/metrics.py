@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
+
+from fedloom.tasks import regression
 
 if TYPE_CHECKING:
     import numpy as np
@@ -34,6 +36,9 @@ HIGHER_IS_BETTER: Mapping[str, bool] = {
     "latency_p99": False,
     "model_bytes": False,
     "parameters": False,
+    "mae": False,
+    "rmse": False,
+    "r2": True,
 }
 """Every metric that an evaluation can compute."""
 
@@ -48,6 +53,7 @@ OF_OUTPUT: Mapping[str, frozenset[str]] = {
     "binary_classification": _LABELLED | _DECIDED | {"brier_score", "ece", "loss"},
     "multi_class": _DECIDED | {"auc", "brier_score", "ece", "loss"},
     "reconstruction_error": _LABELLED | {"reconstruction_error", "loss"},
+    "regression": regression.NAMES | {"loss"},
 }
 """The metrics of predictions that make sense for each kind of model output."""
 
@@ -87,15 +93,15 @@ def of_predictions(names: tuple[str, ...]) -> tuple[str, ...]:
 
 
 def compute(
-    names: tuple[str, ...], output: str, y: Labels | None, scores: Floats, threshold: float, loss: float
+    names: tuple[str, ...], output: str, y: NDArray[Any] | None, scores: Floats, threshold: float, loss: float
 ) -> Metrics:
     """Compute metrics on held-out windows.
 
     Args:
         names: Which metrics; those of `BESIDE` are not found here.
         output: Kind of model output, a key of `OF_OUTPUT`.
-        y: Class numbers, shape [N]; None where the data has none.
-        scores: Probability of class 1 or anomaly score, shape [N]; class probabilities,
+        y: Class numbers, shape [N], or the true values for regression; None where the data has none.
+        scores: Probability of class 1, anomaly score or predicted value, shape [N]; class probabilities,
             shape [N, classes], for multi_class.
         threshold: Score from which a window counts as positive (binary_classification).
         loss: Mean loss per window.
@@ -105,6 +111,10 @@ def compute(
     """
     values: dict[str, float] = {"loss": loss}
     undefined: dict[str, str] = {}
+    if output == "regression" and y is not None:
+        known = {"loss": loss, **regression.errors(y, scores)}
+        undefined = {name: "all true values are equal" for name in names if name not in known}
+        return Metrics({name: known[name] for name in ("loss", *names) if name in known}, undefined)
     for name in names:
         if name == "loss":
             continue

@@ -30,11 +30,21 @@ ACTIVATIONS: Mapping[str, type[nn.Module]] = {
 }
 
 
+DISTANCES: Mapping[str, Callable[..., nn.Module]] = {
+    "MSELoss": nn.MSELoss,
+    "L1Loss": nn.L1Loss,
+    "SmoothL1Loss": nn.SmoothL1Loss,
+    "HuberLoss": nn.HuberLoss,
+}
+"""Losses between numbers, for regression and reconstruction_error; the bend of the last two is at 1."""
+
+
 def build_model(recipe: ModelRecipe) -> nn.Module:
     """The network with freshly drawn parameters (from torch's global generator).
 
     It maps windows, float32 [N, window_size, channels], to float32 [N, outputs]: one logit for
-    binary_classification, one logit a class for multi_class, the window itself, flat, for reconstruction_error.
+    binary_classification, one logit a class for multi_class, one number for regression, the window itself, flat, for
+    reconstruction_error.
 
     Raises:
         ConfigurationError: when a Custom class does not import or does not build.
@@ -184,7 +194,8 @@ def rehearse(model: nn.Module, recipe: ModelRecipe, training: TrainingRecipe) ->
         ConfigurationError: when network, loss and optimiser do not work together.
     """
     x = torch.zeros(2, recipe.window_size, recipe.channels)
-    target = x.flatten(1) if recipe.output == "reconstruction_error" else torch.tensor([0, 1])
+    labels = torch.tensor([0.0, 1.0] if recipe.output == "regression" else [0, 1])
+    target = x.flatten(1) if recipe.output == "reconstruction_error" else labels
     try:
         step = optimizer(training, model)
         loss_function(training)(model(x), target).backward()  # type: ignore[no-untyped-call]
@@ -217,17 +228,20 @@ def load_state(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def loss_function(training: TrainingRecipe) -> LossFunction:
     """The mean loss of a batch, from the network's output [N, outputs] and the target.
 
-    The target is the label [N] or, for reconstruction_error, the flat window [N, outputs].
+    All take the network's output as it is: BCELoss applies the sigmoid and NLLLoss the logarithm of the softmax first,
+    in one stable function with it.
+
+    The target is the label or true value [N] or, for reconstruction_error, the flat window [N, outputs].
     """
     weights = torch.tensor(training.class_weights) if training.class_weights else None
-    if training.loss == "BCEWithLogitsLoss":
+    if training.loss in ("BCEWithLogitsLoss", "BCELoss"):
         bce = nn.BCEWithLogitsLoss(pos_weight=None if weights is None else weights[1] / weights[0])
         return lambda out, y: bce(out.squeeze(1), y.float())
-    if training.loss == "CrossEntropyLoss":
+    if training.loss in ("CrossEntropyLoss", "NLLLoss"):
         cross_entropy = nn.CrossEntropyLoss(weight=weights)
         return lambda out, y: cross_entropy(out, y)
-    distance: nn.Module = {"MSELoss": nn.MSELoss, "L1Loss": nn.L1Loss, "HuberLoss": nn.HuberLoss}[training.loss]()
-    return lambda out, y: distance(out, y)
+    distance: nn.Module = DISTANCES[training.loss]()
+    return lambda out, y: distance(out.view_as(y), y)
 
 
 def optimizer(training: TrainingRecipe, model: nn.Module) -> torch.optim.Optimizer:

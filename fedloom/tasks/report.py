@@ -11,6 +11,8 @@ from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run, StepResult
 
+BASELINE = "Run without the privacy that the job promises: a baseline for comparison, never released."
+
 
 def step(place: Place) -> StepResult:
     """Write ``summary.json`` and ``summary.md``.
@@ -25,6 +27,10 @@ def step(place: Place) -> StepResult:
         "summary": store.write_json(place.key("summary.json"), summary),
         "page": store.write(place.key("summary.md"), as_markdown(last, summary).encode()),
     }
+    if wants_page(place):
+        from fedloom.tasks.reporting.files import store_page
+
+        files["report"] = store_page(place)
     gate = summary["gate"]
     return StepResult(
         {
@@ -37,6 +43,12 @@ def step(place: Place) -> StepResult:
         },
         files,
     )
+
+
+def wants_page(place: Place) -> bool:
+    """Whether the job asks for the HTML page among the run's objects."""
+    store, key = place.run.store, place.run.key("about.json")
+    return store.exists(key) and store.read_json(key).get("report", {}).get("format") == "html"
 
 
 def last_round(run: Run) -> Place:
@@ -78,6 +90,7 @@ def summarise(last: Place) -> dict[str, Any]:
         },
         "measured": measured_by_clients(last),
         "privacy": _privacy(last.run.recipe, end),
+        "baseline": last.run.recipe.baseline,
         "participation": {
             "asked": sum(line["cohort"] for line in lines),
             "updates": sum(line["participants"] for line in lines),
@@ -166,6 +179,7 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
         *_table(["round", "clients", "loss", "epsilon", *names], [_row(line, names) for line in progress(last).lines]),
         *_measured(summary),
         *([] if privacy is None else ["", privacy["statement"]]),
+        *(["", f"**{BASELINE}**"] if summary["baseline"] else []),
         "",
         f"- model `{summary['model_digest']}`",
         f"- plan `{summary['plan_digest']}`",

@@ -27,17 +27,19 @@ class Sample:
 
     Attributes:
         output: Kind of model output, a key of `fedloom.tasks.metrics.OF_OUTPUT`.
-        y: Class numbers, [N]; None where the data has none.
+        y: Class numbers, or true numbers for regression, [N]; None where the data has none.
         scores: As in `fedloom.tasks.metrics.compute`.
         threshold: Score from which a window counts as positive.
         clusters: int64 [N], 0 to C − 1: windows of one cluster are drawn together.
+        losses: Loss of each window and its weight in the mean, [N, 2]; None where nobody asks for the loss.
     """
 
     output: str
-    y: Labels | None
+    y: NDArray[Any] | None
     scores: Floats
     threshold: float
     clusters: Labels
+    losses: Floats | None = None
 
     @property
     def count(self) -> int:
@@ -54,12 +56,17 @@ class Statistic:
 
 
 def statistic(name: str, sample: Sample) -> Statistic | None:
-    """The metric of a name; None where there is none (the loss averages in its own ways, labels may be missing)."""
+    """The metric of a name; None where it needs what the sample has not."""
+    if name == "loss":
+        losses = sample.losses
+        return None if losses is None else _ratio(sample, losses[:, 0] * losses[:, 1], losses[:, 1])
     if name == "reconstruction_error":
         return _ratio(sample, sample.scores, np.ones_like(sample.scores))
     y = sample.y
     if y is None:
         return None
+    if sample.output == "regression":
+        return _regression(name, sample, y)
     if name == "brier_score":
         return _ratio(sample, squared_errors(y, sample.scores), np.ones(len(y)))
     if name == "ece":
@@ -83,6 +90,22 @@ def _rate(name: str, sample: Sample, true: NDArray[np.bool_], positive: NDArray[
         "f1_score": (2 * tp, 2 * tp + fp + fn),
     }
     return None if name not in parts else _ratio(sample, *parts[name])
+
+
+def _regression(name: str, sample: Sample, y: NDArray[Any]) -> Statistic | None:
+    truth = y.astype(np.float64)
+    off, truth = sample.scores - truth, truth - truth.mean()  # centred: squares of large numbers would drown the rest
+    sums = _sums(sample, np.column_stack([np.abs(off), off**2, truth, truth**2, np.ones(len(y))]))
+
+    def values(weights: Weights) -> Floats:
+        far, squared, first, second, count = (weights @ sums).T
+        if name == "mae":
+            return _divide(far, count)
+        if name == "rmse":
+            return np.sqrt(_divide(squared, count))
+        return 1.0 - _divide(squared, second - _divide(first**2, count))
+
+    return Statistic(values, sample.count) if name in ("mae", "rmse", "r2") else None
 
 
 def _sums(sample: Sample, parts: NDArray[Any]) -> NDArray[Any]:
@@ -134,7 +157,9 @@ def _ranking(name: str, sample: Sample, true: NDArray[np.bool_], scores: Floats)
         if name == "average_precision":
             # Whole numbers below 2**24 are exact in float32, and these sums are such.
             precision = np.cumsum(positive, axis=1) / np.maximum(np.cumsum(drawn, axis=1), 1)
-            return _divide((positive * precision).sum(axis=1, dtype=np.float64), positive.sum(axis=1, dtype=np.float64))
+            hits, all_drawn = (part.sum(axis=1, dtype=np.float64) for part in (positive, drawn))
+            both = np.where(hits < all_drawn, hits, 0.0)  # of one class alone, it would always be 1
+            return _divide((positive * precision).sum(axis=1, dtype=np.float64), both)
         negative = drawn - positive
         below = np.cumsum(negative, axis=1)
         below -= negative / 2

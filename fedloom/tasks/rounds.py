@@ -110,7 +110,7 @@ def round_line(place: Place) -> dict[str, Any]:
         "update_norm": took["update_norm"],
         "epsilon": took["epsilon"],
         "clip": took["clip"],
-        "learning_rate": sent.get("learning_rate"),
+        "learning_rate": sent["learning_rate"],
         "model_digest": took["model_digest"],
         "metrics": measured["metrics"],
         "undefined": measured["undefined"],

@@ -14,8 +14,10 @@ class WindowSpec:
         signals: Columns to read, in the order of the channels.
         window_size: Samples in a window.
         stride: Samples from one window's start to the next.
-        label_column: Column of class labels, None when there are none.
+        label_column: Column of class labels or true values, None when there are none.
         label_optional: Whether a file may lack the label column.
+        labels: What stands in that column for class 0, 1, …; empty for these numbers themselves.
+        numeric: Whether it holds numbers to predict instead of classes.
         mean: Nominal mean of each signal; empty for no standardisation.
         std: Nominal standard deviation of each signal; empty for no standardisation.
         group_columns: Further columns, whose values sort the windows into groups.
@@ -26,6 +28,8 @@ class WindowSpec:
     stride: int
     label_column: str | None = None
     label_optional: bool = False
+    labels: tuple[int | str, ...] = ()
+    numeric: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
     group_columns: tuple[str, ...] = ()

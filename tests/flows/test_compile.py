@@ -106,14 +106,32 @@ def test_compiling_needs_neither_torch_nor_numpy_nor_prefect() -> None:
 
 
 REFUSED = [
-    ({"framework": "JAX"}, "framework", "framework JAX"),
+    ({"framework": "JAX"}, "framework", "fedloom trains with PyTorch"),
     (
-        {"output_schema": {"type": "binary_classification", "labels": [1, 0]}},
-        "labels",
-        "labels other than [0, 1]",
+        {"hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "CrossEntropyLoss"}},
+        "hyperparameters.loss_function",
+        "write BCEWithLogitsLoss",
     ),
-    ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
-    ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
+    (
+        {
+            "architecture": "Custom",
+            "model_hyperparameters": None,
+            "model_config": {"custom_class": "tests.tasks.networks:Linear"},
+            "hyperparameters": {"learning_rate": 0.01, "optimizer": "Adam", "loss_function": "BCELoss"},
+        },
+        "hyperparameters.loss_function",
+        "without a last sigmoid",
+    ),
+    (
+        {"orchestration_config": {"timing": {"trigger": "scheduled"}}},
+        "orchestration_config.timing.trigger",
+        "schedule.yaml launches whole runs",
+    ),
+    (
+        {"orchestration_config": {"timing": {"trigger": "manual"}}},
+        "orchestration_config.timing.trigger",
+        "fedloom run starts a run by hand",
+    ),
     ({"metrics": ["kappa"]}, "metrics[0]", "metric kappa"),
     (
         {"validation_config": {"drift_detection": {"enabled": True, "method": "concept_drift"}}},
@@ -136,7 +154,21 @@ def test_what_is_not_built_is_refused_by_name_and_place(
     assert problem.line > 0
 
 
+def _asks(**validation: Any) -> dict[str, Any]:
+    return {"holdout": None, "validation_config": {"holdout_dataset": {"source": "holdout.csv"}, **validation}}
+
+
 WRONG = [
+    (
+        {
+            "hyperparameters": {
+                "learning_rate": 0.1,
+                "optimizer": "SGD",
+                "optimizer_kwargs": {"nesterov": True},
+            }
+        },
+        "nesterov needs momentum",
+    ),
     ({"algorithm": "SCAFFOLD"}, "follow from steps of SGD, not of Adam"),
     (
         {
@@ -163,6 +195,18 @@ WRONG = [
     ({"holdout": "./data/c0.csv"}, "the holdout is a client's data"),
     ({"holdout": None, "validation_config": {"holdout_dataset": {"size": 5}}}, "the holdout has no source"),
     ({"holdout": None, "training_config": {"global_training": {"early_stopping": {"patience": 2}}}}, "early stopping"),
+    ({"metrics": ["latency_p95", "auc"]}, "latency_p95 comes first"),
+    ({"metrics": ["auc", "drift_psi"]}, "drift_psi needs a baseline"),
+    (
+        {"training_config": {"global_training": {"early_stopping": {"metric": "latency_p95", "threshold": 5.0}}}},
+        "latency_p95 is measured at the end of a run only",
+    ),
+    (_asks(disaggregate_by=["label"]), "the label: within a group it says nothing"),
+    (_asks(bias_fairness={"enabled": True, "fairness_threshold": 0.1}), "no columns form the groups"),
+    (_asks(bias_fairness={"enabled": True, "disaggregate_by": ["site"]}), "fairness_threshold is missing"),
+    (_asks(drift_detection={"enabled": True, "alert_threshold": 0.2}), "there is nothing to drift from"),
+    (_asks(drift_detection={"enabled": True, "baseline_distribution": "b.json"}), "alert_threshold is missing"),
+    ({"holdout": None, "validation_config": {"champion_margin": 0.1}}, "is about held-out data, and the job has none"),
     (
         {"client_selection": {"algorithm": "random", "eligibility_criteria": {"no_active_alerts": True}}},
         "the fleet has no column 'active_alerts'",
@@ -181,11 +225,7 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        compiled(
-            write_job(
-                tmp_path / "job", output_schema={"type": "binary_classification", "labels": [1, 0]}, framework="JAX"
-            )
-        )
+        compiled(write_job(tmp_path / "job", output={"format": "onnx"}, framework="JAX"))
     assert len(caught.value.problems) == 2
 
 

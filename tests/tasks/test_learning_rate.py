@@ -90,7 +90,7 @@ def test_a_schedule_that_says_too_little_or_too_much_is_an_error(
 
 
 def stopping(metric: str, patience: int | None, goal: float | None = None, delta: float = 0.0) -> EvaluationRecipe:
-    return EvaluationRecipe("h", None, False, (metric,), (), 0.5, metric, goal, delta, patience)
+    return EvaluationRecipe("h", None, False, (metric,), (), 0.5, metric, goal, patience, delta)
 
 
 @pytest.mark.parametrize("metric", sorted(HIGHER_IS_BETTER))

@@ -74,6 +74,23 @@ def test_two_classes_may_be_a_multi_class_problem() -> None:
     assert got.values["accuracy"] == pytest.approx(3 / 5)
 
 
+def test_regression_metrics_are_those_of_scikit_learn() -> None:
+    rng = np.random.default_rng(0)
+    y, predicted = rng.normal(size=50).astype(np.float32), rng.normal(size=50)
+    got = compute(("rmse", "mae", "r2", "loss"), "regression", y, predicted, 0.5, 0.25)
+    assert got.values == pytest.approx(
+        {
+            "rmse": reference.root_mean_squared_error(y, predicted),
+            "mae": reference.mean_absolute_error(y, predicted),
+            "r2": reference.r2_score(y, predicted),
+            "loss": 0.25,
+        }
+    )
+    flat = compute(("mae", "r2"), "regression", np.ones(3, dtype=np.float32), np.zeros(3), 0.5, 1.0)
+    assert dict(flat.values) == {"loss": 1.0, "mae": 1.0}
+    assert flat.undefined == {"r2": "all true values are equal"}
+
+
 def test_every_metric_of_every_output_has_a_direction() -> None:
     assert BESIDE.union(*OF_OUTPUT.values()) == set(HIGHER_IS_BETTER)
     assert canonical_metric("val_auc") == "auc"

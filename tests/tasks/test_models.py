@@ -1,10 +1,14 @@
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from torch import nn
 
+from fedloom.flows.support import LOSSES
+from fedloom.specs.checks_job import _LOSSES, _OPTIMIZER_KEYS
 from fedloom.tasks.architectures import DEFAULTS, outputs, parameter_count
 from fedloom.tasks.errors import ConfigurationError
 from fedloom.tasks.models import build_model, float_state, load_state, loss_function, optimizer, rehearse
@@ -122,26 +126,81 @@ def training(optimizer_name: str = "SGD", loss: str = "BCEWithLogitsLoss", **set
     )
 
 
-@pytest.mark.parametrize("name", ["SGD", "Adam", "AdaGrad", "RMSprop"])
-def test_every_optimizer_of_the_specs_takes_its_settings(name: str) -> None:
-    settings: dict[str, float] = {"Adam": {"beta1": 0.8, "beta2": 0.95}, "SGD": {"momentum": 0.9}}.get(name, {})  # type: ignore[assignment]
-    made = optimizer(training(name, weight_decay=0.01, **settings), build_model(model("MLP")))
-    group = made.param_groups[0]
-    assert (group["lr"], group["weight_decay"]) == (0.1, 0.01)
+SETTINGS: dict[str, dict[str, float | bool]] = {
+    "SGD": {"momentum": 0.9, "dampening": 0.0, "nesterov": True, "weight_decay": 0.01},
+    "Adam": {"beta1": 0.8, "beta2": 0.95, "eps": 1e-6, "weight_decay": 0.01, "amsgrad": True},
+    "AdaGrad": {"lr_decay": 0.1, "weight_decay": 0.01, "initial_accumulator_value": 0.2, "eps": 1e-6},
+    "RMSprop": {"alpha": 0.9, "eps": 1e-6, "weight_decay": 0.01, "momentum": 0.5, "centered": True},
+}
+
+
+@pytest.mark.parametrize("name", SETTINGS)
+def test_every_optimizer_of_the_specs_takes_every_one_of_its_settings(name: str) -> None:
+    assert SETTINGS[name].keys() == _OPTIMIZER_KEYS[name]
+    recipe = training(name, **SETTINGS[name])
+    rehearse(build_model(model("MLP")), model("MLP"), recipe)
+    group = optimizer(recipe, build_model(model("MLP"))).param_groups[0]
+    expected = {"lr": 0.1, **SETTINGS[name]}
     if name == "Adam":
-        assert group["betas"] == (0.8, 0.95)
+        expected["betas"] = (expected.pop("beta1"), expected.pop("beta2"))  # type: ignore[assignment]
+    assert {key: group[key] for key in expected} == expected
+
+
+LABELS = torch.tensor([0, 1, 1, 0, 1])
+LOSS_CASES: list[tuple[str, str, Callable[[torch.Tensor, torch.Tensor], torch.Tensor]]] = [
+    ("binary_classification", "BCEWithLogitsLoss", lambda o, y: nn.BCEWithLogitsLoss()(o[:, 0], y.float())),
+    ("binary_classification", "BCELoss", lambda o, y: nn.BCELoss()(o[:, 0].sigmoid(), y.float())),
+    ("multi_class", "CrossEntropyLoss", nn.CrossEntropyLoss()),
+    ("multi_class", "NLLLoss", lambda o, y: nn.NLLLoss()(o.log_softmax(1), y)),
+    *[
+        (output, name, lambda o, y, made=made: made(o.reshape(y.shape), y))
+        for output in ("regression", "reconstruction_error")
+        for name, made in {
+            "MSELoss": nn.MSELoss(),
+            "L1Loss": nn.L1Loss(),
+            "SmoothL1Loss": nn.SmoothL1Loss(),
+            "HuberLoss": nn.HuberLoss(),
+        }.items()
+    ],
+]
+
+
+def test_every_loss_that_the_specs_accept_is_built_or_refused() -> None:
+    built = {(output, name) for output, name, _ in LOSS_CASES}
+    refused = {("binary_classification", "CrossEntropyLoss"), ("binary_classification", "NLLLoss")}
+    assert built | refused == {(output, name) for output, names in _LOSSES.items() for name in names}
+    assert built == {(output, name) for output, names in LOSSES.items() for name in names}
+
+
+@pytest.mark.parametrize(("output", "name", "expected"), LOSS_CASES, ids=lambda v: v if isinstance(v, str) else "")
+def test_losses_are_torchs_and_those_of_samples_have_them_as_their_mean(output: str, name: str, expected: Any) -> None:
+    torch.manual_seed(0)
+    recipe = model("MLP", output)
+    settings = replace(training(loss=name), class_weights=())
+    out = build_model(recipe)(x := torch.randn(5, 10, 3))
+    y = {"regression": torch.randn(5) * 3, "reconstruction_error": x.flatten(1)}.get(output, LABELS)
+    mean = loss_function(settings)(out, y)
+    torch.testing.assert_close(mean, expected(out, y))
+    torch.testing.assert_close(sample_losses(settings)(out, y).mean(), mean)
+    total, _ = per_sample_clipped_sum(built := build_model(recipe), sample_losses(settings), x, y, 1e9)
+    sample_losses(settings)(built(x), y).sum().backward()  # type: ignore[no-untyped-call]
+    for key, parameter in built.named_parameters():
+        assert parameter.grad is not None
+        torch.testing.assert_close(total[key], parameter.grad, atol=1e-5, rtol=1e-4)
+    rehearse(built, recipe, settings)
+
+
+def test_class_weights_of_many_classes_are_torchs() -> None:
+    settings = replace(training(loss="NLLLoss"), class_weights=(1.0, 3.0, 0.5, 2.0))
+    out = torch.randn(5, 4)
+    expected = nn.CrossEntropyLoss(torch.tensor([1.0, 3.0, 0.5, 2.0]))(out, LABELS)
+    torch.testing.assert_close(loss_function(settings)(out, LABELS), expected)
 
 
 def test_class_weights_scale_the_loss_of_the_positive_class() -> None:
     loss = loss_function(training())
     zero = torch.zeros(1, 1)
     assert float(loss(zero, torch.tensor([1]))) == pytest.approx(3 * float(loss(zero, torch.tensor([0]))))
-
-
-@pytest.mark.parametrize("loss", ["MSELoss", "L1Loss", "HuberLoss"])
-def test_distances_are_zero_at_the_target(loss: str) -> None:
-    target = torch.rand(4, 6)
-    assert float(loss_function(training(loss=loss))(target, target)) == 0.0
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,10 @@ from fedloom.specs.criteria import Criterion
 from fedloom.tasks.errors import RunError
 from fedloom.tasks.select import split
 from fedloom.tasks.selection.decide import decide
-from fedloom.tasks.selection.draw import draw
-from fedloom.tasks.selection.eligibility import ineligibility
+from fedloom.tasks.selection.draw import race
+from fedloom.tasks.selection.eligibility import Mask, ineligibility
 from fedloom.tasks.selection.evidence import rows
+from fedloom.tasks.selection.scores import Weights
 from fedloom.tasks.step import run_step
 from tests.tasks.selection.recipes import fleet, recipe
 
@@ -40,6 +41,13 @@ def test_all_reasons_are_given_and_the_blacklist_counts() -> None:
     assert ineligibility(fleet(x=(1,), y=("b",)), wanted) == [
         "x 1 is below 5 (k); y b is not a (e.l); blacklisted: sends noise"
     ]
+
+
+def draw(weight: Weights, eligible: Mask, target: int, rng: np.random.Generator) -> Mask:
+    """The first of the race, as a cohort gets them."""
+    chosen: Mask = np.zeros(len(weight), dtype=bool)
+    chosen[race(weight, rng.exponential(size=len(weight)), np.flatnonzero(eligible))[:target]] = True
+    return chosen
 
 
 @given(

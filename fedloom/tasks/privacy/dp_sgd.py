@@ -18,7 +18,7 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from fedloom.tasks.errors import ConfigurationError
-from fedloom.tasks.models import LossFunction, State, _Stack
+from fedloom.tasks.models import DISTANCES, LossFunction, State, _Stack
 from fedloom.tasks.recipe import TrainingRecipe
 
 _NUMBERS_AT_ONCE = 2**24
@@ -66,18 +66,17 @@ def sample_losses(training: TrainingRecipe) -> LossFunction:
     Here a sample's loss is multiplied by the weight of its class and divided by nothing: for a step as long as without
     privacy, choose weights that are 1 on average over the samples.
 
-    The target is the label [N] or, for reconstruction_error, the flat window [N, outputs].
+    The target is the label or true value [N] or, for reconstruction_error, the flat window [N, outputs].
     """
     weights = torch.tensor(training.class_weights) if training.class_weights else None
-    if training.loss == "BCEWithLogitsLoss":
+    if training.loss in ("BCEWithLogitsLoss", "BCELoss"):
         bce = nn.BCEWithLogitsLoss(reduction="none", pos_weight=None if weights is None else weights[1] / weights[0])
         return lambda out, y: bce(out.squeeze(1), y.float())
-    if training.loss == "CrossEntropyLoss":
+    if training.loss in ("CrossEntropyLoss", "NLLLoss"):
         cross_entropy = nn.CrossEntropyLoss(weight=weights, reduction="none")
         return lambda out, y: cross_entropy(out, y)
-    distances = {"MSELoss": nn.MSELoss, "L1Loss": nn.L1Loss, "HuberLoss": nn.HuberLoss}
-    distance: nn.Module = distances[training.loss](reduction="none")
-    return lambda out, y: distance(out, y).mean(1)
+    distance: nn.Module = DISTANCES[training.loss](reduction="none")
+    return lambda out, y: distance(out.view_as(y), y).reshape(len(y), -1).mean(1)
 
 
 def refuse_mixing(model: nn.Module) -> None:

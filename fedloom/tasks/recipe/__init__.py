@@ -77,10 +77,11 @@ class Recipe:
         threads: Threads of a step; fixed, because sums depend on how they are split.
         masking: Secure aggregation; None for updates that the server may see.
         privacy: Differential privacy; None for none.
+        baseline: The run leaves out the privacy that its job promises, for comparison; its model is never released.
         measuring: What clients measure; None but in a job of kind evaluate.
+        given: The updates of a job of kind aggregate; None in others.
         increment: The part of the version that grows with a release: "major", "minor" or "patch"; None for none.
         output: What it leaves for others; None for nothing.
-        given: The updates of a job of kind aggregate; None in others.
         model_source: The trained model to start from; None for parameters drawn from the seed.
         model_source_digest: SHA-256 of its file, where that lies in the job's folder.
     """
@@ -99,6 +100,7 @@ class Recipe:
     aggregation: AggregationRecipe
     masking: MaskingRecipe | None
     privacy: PrivacyRecipe | None
+    baseline: bool
     evaluation: EvaluationRecipe
     measuring: MeasuringRecipe | None
     given: GivenRecipe | None

@@ -74,8 +74,8 @@ class EvaluationRecipe:
         threshold: Score from which a window counts as positive.
         stop_metric: Metric that early stopping watches; None when it is off.
         stop_value: Value of that metric at which training has reached its goal.
-        min_delta: Change of that metric that counts as an improvement: anything above it.
         patience: Rounds without improvement after which training stops.
+        min_delta: Change of that metric up to which it counts as none.
         stratify_by: Columns of the held-out data whose shares the drawn windows keep.
         groups: Columns of the held-out data by whose values metrics are broken down.
         fairness: Largest gap between groups; None for no check.
@@ -93,8 +93,8 @@ class EvaluationRecipe:
     threshold: float
     stop_metric: str | None
     stop_value: float | None
-    min_delta: float
     patience: int | None
+    min_delta: float = 0.0
     stratify_by: tuple[str, ...] = ()
     groups: tuple[str, ...] = ()
     fairness: GapRecipe | None = None

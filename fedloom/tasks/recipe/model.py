@@ -18,7 +18,7 @@ class ModelRecipe:
         hyperparameters: Its settings, in the order of their names.
         window_size: Samples in an input window.
         channels: Signals in an input window.
-        output: "binary_classification", "multi_class" or "reconstruction_error".
+        output: "binary_classification", "multi_class", "regression" or "reconstruction_error".
         classes: Number of classes (2 for binary, 0 where there are none).
     """
 

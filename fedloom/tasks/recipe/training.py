@@ -33,7 +33,6 @@ class TrainingRecipe:
         optimizer: Name in the specs.
         optimizer_settings: Its settings besides the learning rate.
         learning_rate: Step size; in an order, that of its round.
-        schedule: How it changes over the rounds; None for a constant rate, and in an order.
         proximal: FedProx's mu; 0 for FedAvg.
         loss: Name of the loss function.
         class_weights: One weight a class, or empty.
@@ -42,13 +41,13 @@ class TrainingRecipe:
         shuffle: Draw a new order of the windows in every epoch.
         loss_before: Measure the loss of the received model too, for checks of updates.
         client_timeout_s: Seconds after which a client counts as late.
+        schedule: How the learning rate changes over the rounds; None for a constant one, and in an order.
     """
 
     algorithm: str
     optimizer: str
     optimizer_settings: tuple[tuple[str, float | bool], ...]
     learning_rate: float
-    schedule: ScheduleRecipe | None
     proximal: float
     loss: str
     class_weights: tuple[float, ...]
@@ -57,3 +56,4 @@ class TrainingRecipe:
     shuffle: bool
     loss_before: bool
     client_timeout_s: float
+    schedule: ScheduleRecipe | None = None

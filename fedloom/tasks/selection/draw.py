@@ -50,14 +50,6 @@ def best(score: Weights, luck: Weights, candidates: Rows) -> Rows:
     return candidates[np.lexsort((luck[candidates], -score[candidates]))]
 
 
-def draw(weight: Weights, eligible: Mask, target: int, rng: np.random.Generator) -> Mask:
-    """Draw up to `target` eligible clients without replacement, in proportion to their weights."""
-    order = race(weight, rng.exponential(size=len(weight)), np.flatnonzero(eligible))
-    chosen: Mask = np.zeros(len(weight), dtype=bool)
-    chosen[order[:target]] = True
-    return chosen
-
-
 def draw_each(weight: Weights, eligible: Mask, target: int, rng: np.random.Generator) -> Mask:
     """Draw each eligible client on its own, so that `target` are drawn on average (Poisson sampling).
 

@@ -7,6 +7,7 @@ other runs as they stood when this one began to select, and this run's earlier r
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -41,7 +42,7 @@ def round_record(place: Place) -> dict[str, Any]:
     Figures of single clients are in it only where neither masks nor a promise of privacy keep them from the server.
     """
     recipe, took = place.run.recipe, place.result("aggregate")["outputs"]
-    asked = sorted(place.run.store.read_json(place.key("decision.json"))["cohort"])
+    asked = sorted(json.loads(place.file("select", "decision"))["cohort"])
     lost = {dropout["client"] for dropout in took["dropouts"]}
     gave = [] if took["aborted"] is not None else [client for client in asked if client not in lost]
     from fedloom.tasks.gather import client_figures  # it needs torch, and most processes that select do not
@@ -91,7 +92,7 @@ def _own(place: Place) -> dict[str, Any]:
 
 
 def _other_runs(run: Run) -> list[dict[str, Any]]:
-    """The rounds of the job's other runs that began no later, in the order in which the runs began."""
+    """The rounds of the job's other runs so far, in the order in which the runs began."""
     found = []
     for run_id in run.store.folders(f"history/{run.recipe.job_id}"):
         number = 1

@@ -72,7 +72,8 @@ def largest_remainders(share: Weights, total: int, room: Counts) -> Counts:
         part = np.where(share > 0, share, room)
         is_open, left = wanting & (room > 0), min(total - int(quota.sum()), int(room[wanting].sum()))
         while left > 0:
-            ideal = np.where(is_open, left * part / part[is_open].sum(), 0.0)
+            own = np.where(is_open, part, 0.0)
+            ideal = left * (own / own.sum())
             full = is_open & (ideal >= room)
             if not full.any():
                 floor = np.floor(ideal + 1e-9).astype(np.int64)

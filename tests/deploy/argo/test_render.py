@@ -273,6 +273,12 @@ def test_specs_name_changes_with_their_content(example: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("job.yaml", "dataset:imu-watch/holdout.parquet", "holdout.parquet", "held-out data .* lies in the job folder"),
+        (
+            "job.yaml",
+            "  thresholds:\n",
+            "  drift_detection: {enabled: true, alert_threshold: 0.2, baseline_distribution: b.json}\n  thresholds:\n",
+            "the baseline distribution .* lies in the job folder",
+        ),
         ("fleet.csv", "dataset:imu-watch/s01-left.parquet", "data.parquet", "the data of client .* lies in the job"),
         ("job.yaml", "num_rounds: 60", "num_rounds: 15001", "15,001 rounds are more than one workflow can hold"),
         ("schedule.yaml", "backoff_multiplier: 2", "backoff_multiplier: 1.5", "Argo's backoff grows by whole factors"),

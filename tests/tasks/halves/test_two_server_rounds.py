@@ -7,6 +7,7 @@ import os
 import shutil
 from base64 import b64encode
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -80,6 +81,19 @@ def test_the_model_is_that_of_pairwise_masks(make_run: MakeRun, tmp_path: Path, 
     pairwise = two_servers(make_run, "pairwise", orchestration_config=orchestration, store=str(tmp_path / "pairwise"))
     simulate(compile_plan(load_job(pairwise.folder)), pairwise)
     assert read_result(run).model_digest == read_result(pairwise).model_digest
+
+
+def test_a_ring_of_64_bits(make_run: MakeRun, tmp_path: Path) -> None:
+    digests = set()
+    for protocol in ("two_server", "pairwise"):
+        run = two_servers(make_run, protocol, store=str(tmp_path / protocol))
+        assert run.recipe.masking is not None
+        wide = replace(run, recipe=replace(run.recipe, masking=replace(run.recipe.masking, ring_bits=64, bits=32)))
+        simulate(compile_plan(load_job(run.folder)), wide)
+        result = run_step(wide, "aggregate", 2)
+        assert (result["participants"], result["session"]["ring_bits"]) == (6, 64)
+        digests.add(result["model_digest"])
+    assert len(digests) == 1
 
 
 def test_noise_of_clients_is_that_under_masks(make_run: MakeRun, tmp_path: Path) -> None:

@@ -27,7 +27,7 @@ Vector = NDArray[np.float64]
 LINEAR: dict[str, Any] = {
     "architecture": "Custom",
     "model_hyperparameters": None,
-    "model_config": {"custom_class": "tests.tasks.scaffold.networks:Linear"},
+    "model_config": {"custom_class": "tests.tasks.networks:Linear"},
 }
 RATE, BATCH, EPOCHS = 0.2, 16, 2
 PLAIN: dict[str, Any] = {
@@ -127,6 +127,35 @@ def test_where_all_clients_have_the_same_data_it_is_fedavg(make_run: MakeRun) ->
     np.testing.assert_allclose(models[0], models[1], atol=1e-5)
 
 
+def test_it_finds_the_optimum_that_fedavg_drifts_away_from(make_run: MakeRun) -> None:
+    """Quadratics with unlike curvature a² and minimum s: after many local steps FedAvg is near the mean of the s."""
+    scale, slope = [0.6, 0.7, 0.9, 1.0, 1.2, 1.4], [6.0, -2.0, 1.0, 0.0, 2.0, -1.0]
+    best = sum(a**2 * s for a, s in zip(scale, slope, strict=True)) / sum(a**2 for a in scale)
+    job = {
+        "architecture": "Custom",
+        "model_hyperparameters": None,
+        "model_config": {"custom_class": "tests.tasks.networks:Slope"},
+        "output_schema": {"type": "regression", "label_column": "b"},
+        "input_schema": {"reference": "contract.yaml", "signals": ["a"]},
+        "window_size": 1,
+        "metrics": ["rmse"],
+        "num_rounds": 15,
+        "local_epochs": 3,
+        "batch_size": 4,
+        "orchestration_config": {"shard_size": 6, "aggregation": {"min_quorum": 2}},
+    }
+    found = {}
+    for algorithm in ("FedAvg", "SCAFFOLD"):
+        run = make_run(**{**PLAIN, **job, "algorithm": algorithm, "job_id": f"fl-{algorithm.lower()}"})
+        for client, a, s in zip(run.fleet.clients, scale, slope, strict=True):
+            rows = [f"{a * sign},{s * a * sign},0" for sign in (1, -1) * 4]
+            (run.folder / "data" / f"{client}.csv").write_text("a,b,label\n" + "\n".join(rows) + "\n")
+        whole(run)
+        found[algorithm] = float(model_after(run, 15)["layer.weight"])
+    assert abs(found["FedAvg"] - best) > 0.2
+    assert found["SCAFFOLD"] == pytest.approx(best, abs=0.01)
+
+
 def test_a_run_killed_anywhere_ends_with_the_same_model(make_run: MakeRun, tmp_path: Any) -> None:
     expected = whole(make_run(**SCAFFOLD, max_clients=4, store=str(tmp_path / "whole")))
     run = make_run(**SCAFFOLD, max_clients=4, store=str(tmp_path / "killed"))
@@ -202,7 +231,7 @@ def test_a_variate_that_is_gone_is_named(make_run: MakeRun) -> None:
         {"architecture": "CNN", "model_hyperparameters": {"num_channels": [4]}},
         {"architecture": "ResNet", "model_hyperparameters": {"num_channels": [4, 8]}},
         {"architecture": "Transformer", "model_hyperparameters": {"hidden_dim": 4, "num_heads": 2}},
-        {**LINEAR, "model_config": {"custom_class": "tests.tasks.scaffold.networks:Buffered"}},
+        {**LINEAR, "model_config": {"custom_class": "tests.tasks.networks:Buffered"}},
     ],
     ids=lambda m: m.get("architecture", ""),
 )

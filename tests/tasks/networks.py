@@ -29,3 +29,27 @@ class Buffered(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.head(self.norm(self.frozen(x.flatten(1))))
         return out
+
+
+class Slope(nn.Module):
+    """One number that a sample is multiplied by."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layer = nn.Linear(1, 1, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.layer(x.flatten(1))
+        return out
+
+
+class Wide(nn.Module):
+    """One hidden layer of any width over the flat window."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Flatten(), nn.Linear(16, width), nn.ReLU(), nn.Linear(width, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.body(x)
+        return out
