@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from fedloom.tasks.metrics import HIGHER_IS_BETTER
+from fedloom.tasks.metrics import HIGHER_IS_BETTER, higher_is_better
 from fedloom.tasks.reporting import charts
 from fedloom.tasks.reporting.charts import Chart, Level, Series
 from fedloom.tasks.reporting.compare import unlike
@@ -71,7 +71,7 @@ def metric_rows(record: RunRecord, baseline: RunRecord | None) -> list[Json]:
             "name": name,
             "value": last["metrics"].get(name),
             "interval": intervals.get(name),
-            "better": None if name not in HIGHER_IS_BETTER else "higher" if HIGHER_IS_BETTER[name] else "lower",
+            "better": {True: "higher", False: "lower", None: None}[higher_is_better(name)],
             "bounds": ", ".join(f"{way} {number(limit)}" for way, limit in bounds_of(record, name)),
             "why": undefined.get(name, ""),
             "baseline": None if baseline is None else baseline.metrics.get(name),
