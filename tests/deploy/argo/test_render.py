@@ -247,6 +247,7 @@ def test_specs_name_changes_with_their_content(example: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("job.yaml", "dataset:imu-watch/holdout.parquet", "holdout.parquet", "held-out data .* lies in the job folder"),
+        ("job.yaml", "  input_schema:", "  model_source: m.safetensors\n  input_schema:", "the model .* lies"),
         ("fleet.csv", "dataset:imu-watch/s01-left.parquet", "data.parquet", "the data of client .* lies in the job"),
         ("job.yaml", "num_rounds: 60", "num_rounds: 15001", "15,001 rounds are more than one workflow can hold"),
         ("schedule.yaml", "backoff_multiplier: 2", "backoff_multiplier: 1.5", "Argo's backoff grows by whole factors"),
