@@ -88,6 +88,7 @@ def own_clients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of this test's simulated clients."""
     monkeypatch.setenv("FEDLOOM_CLIENTS", str(tmp_path / "clients"))
     monkeypatch.setenv("FEDLOOM_SERVER", str(tmp_path / "server"))
+    monkeypatch.setenv("FEDLOOM_SECOND_SERVER", str(tmp_path / "second-server"))
     return tmp_path / "clients"
 
 
@@ -113,7 +114,7 @@ def quiet_environment() -> dict[str, str]:
     kept = {k: v for k, v in os.environ.items() if not k.startswith(("PREFECT_", "FEDLOOM_"))}
     return kept | {
         name: os.environ[name]
-        for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS", "FEDLOOM_CLIENTS", "FEDLOOM_SERVER")
+        for name in ("FEDLOOM_CACHE", "FEDLOOM_WHEELS", "FEDLOOM_CLIENTS", "FEDLOOM_SERVER", "FEDLOOM_SECOND_SERVER")
         if name in os.environ
     }
 

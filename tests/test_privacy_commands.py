@@ -5,11 +5,13 @@ from __future__ import annotations
 import json
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from click.testing import CliRunner, Result
 
 from fedloom.cli import main
+from tests.conftest import write_job
 
 
 def call(*arguments: str) -> Result:
@@ -46,6 +48,25 @@ def test_keys_are_made_once_and_rotated_by_name(tiny_job: Path, own_clients: Pat
 def test_keys_that_cannot_be_made(tiny_job: Path, arguments: list[str], code: int, words: str) -> None:
     done = call("fleet", "keys", str(tiny_job), *arguments)
     assert (done.exit_code, words in done.output) == (code, True), done.output
+
+
+def test_clients_trust_the_servers_that_they_are_told(tmp_path: Path) -> None:
+    secure = {"enabled": True, "protocol": "two_server"}
+    privacy = {"differential_privacy": {"enabled": False}, "secure_aggregation": secure}
+    changes: dict[str, Any] = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": privacy}
+    job = str(write_job(tmp_path / "two", min_clients=4, **changes))
+    servers = json.loads(call("fleet", "keys", job, "--json").stdout)["servers"]
+    assert set(servers) == {"first", "second"}
+    assert servers["first"] != servers["second"]
+    assert f"second server  {servers['second']}" in call("fleet", "keys", job).stdout
+    told = call("fleet", "keys", job, "--second-server", "ab" * 32, "--json")
+    assert json.loads(told.stdout)["servers"] == {"first": servers["first"], "second": "ab" * 32}
+    done = call("fleet", "keys", job)
+    assert (done.exit_code, "clients of fleet" in done.output) == (2, True), done.output
+    done = call("fleet", "keys", job, "--first-server", "ab")
+    assert (done.exit_code, "is no key of the first server" in done.output) == (2, True), done.output
+    done = call("fleet", "keys", str(write_job(tmp_path / "tiny")), "--first-server", "ab" * 32)
+    assert (done.exit_code, "has no two servers" in done.output) == (2, True), done.output
 
 
 def test_a_damaged_registry_is_not_replaced(tiny_job: Path, own_clients: Path) -> None:

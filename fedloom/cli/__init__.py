@@ -18,9 +18,12 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from fedloom.cli import argo
+from fedloom.cli.archive import archive
 from fedloom.cli.common import FAILED, WITHHELD, compile_job, fail, plain_errors, say, store_url
+from fedloom.cli.data import baseline
 from fedloom.cli.fleet import fleet
 from fedloom.cli.privacy import privacy
+from fedloom.cli.runs import report, runs
 
 if TYPE_CHECKING:
     from fedloom.flows.result import RunResult
@@ -67,7 +70,12 @@ def _run_options(command: Command) -> Command:
 
 @main.command()
 @_run_options
-def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool) -> None:
+@click.option(
+    "--without-privacy", is_flag=True, help="Leave out noise and masks, as a baseline for reports; never released."
+)
+def simulate(
+    job: str, store: str, seed: int | None, rounds: int | None, name: str, as_json: bool, without_privacy: bool
+) -> None:
     """Run JOB in this process.
 
     JOB is a job folder or the name of a packaged example. A run that was stopped is continued by the same command.
@@ -77,7 +85,7 @@ def simulate(job: str, store: str, seed: int | None, rounds: int | None, name: s
     from fedloom.flows.result import read_result
     from fedloom.flows.runs import open_run
 
-    bundle, plan = compile_job(job, seed, rounds)
+    bundle, plan = compile_job(job, seed, rounds, without_privacy)
     _tell_notes(bundle)
     _prepare(bundle)
     opened = open_run(plan, bundle, store_url(store), name)
@@ -234,7 +242,7 @@ def registry_show(job_id: str, index: Path | None, as_json: bool) -> None:
     click.echo(show_job(job_id, index, as_json))
 
 
-for _command in (argo.render, argo.lint, argo.notify, fleet, privacy):
+for _command in (argo.render, argo.lint, argo.notify, fleet, privacy, report, runs, archive):
     main.add_command(_command)
 
 
@@ -255,6 +263,9 @@ def prepare(name: str, cache: Path | None) -> None:
         click.echo(prepare_dataset(name, cache, say))
     except DatasetError as error:
         fail(f"error: {error}", FAILED)
+
+
+data.add_command(baseline)
 
 
 def _kind(name: str) -> str:

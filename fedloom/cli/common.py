@@ -46,12 +46,15 @@ def fail(message: str, code: int) -> None:
     sys.exit(code)
 
 
-def compile_job(job: str, seed: int | None, rounds: int | None) -> tuple[JobBundle, Plan]:
+def compile_job(
+    job: str, seed: int | None, rounds: int | None, without_privacy: bool = False
+) -> tuple[JobBundle, Plan]:
     from fedloom.flows.compile import compile_plan
+    from fedloom.flows.without_privacy import compile_baseline
     from fedloom.specs.bundle import load_job, resolve_job
 
     bundle = load_job(resolve_job(job))
-    return bundle, compile_plan(bundle, seed, rounds)
+    return bundle, (compile_baseline if without_privacy else compile_plan)(bundle, seed, rounds)
 
 
 def say(line: str) -> None:

@@ -116,13 +116,16 @@ def show(name: str | None, store: str, as_json: bool) -> None:
 @click.argument("name", required=False)
 @_store
 @click.option("--key", metavar="HEX", help="Public key that must have signed; that of the first entry if not given.")
+@click.option("--head", metavar="DIGEST", help="Head that NAME once had, as show printed it: it must still be there.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
-def verify(name: str | None, store: str, key: str | None, as_json: bool) -> None:
+def verify(name: str | None, store: str, key: str | None, head: str | None, as_json: bool) -> None:
     """Check chain and signatures of the ledger NAME, or of all. Exit code 1 when one does not hold."""
     from fedloom.tasks.privacy.ledger import check, read_entries
 
+    if head is not None and name is None:
+        raise click.UsageError("--head is that of one ledger: say which")
     opened = _open(store)
-    found = {each: check(opened, each, read_entries(opened, each), key) for each in _names(opened, name)}
+    found = {each: check(opened, each, read_entries(opened, each), key, head) for each in _names(opened, name)}
     if as_json:
         click.echo(json.dumps({each: {"valid": not wrong, "problems": wrong} for each, wrong in found.items()}))
     else:

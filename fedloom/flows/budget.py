@@ -191,19 +191,21 @@ def _record_sums(bundle: JobBundle, inputs: WindowSpec, training: TrainingRecipe
 
 
 def _client_sums(bundle: JobBundle, selection: SelectionRecipe) -> _Sums:
-    """Who is in a round's sum; a draw that prefers some clients is accounted as if it took all."""
-    from fedloom.tasks.select import ineligibility
+    """Who is in a round's sum; a draw that prefers some clients is accounted as if it took all.
+
+    So is one that depends on earlier rounds, or fits the cohort to a shape: chances are then not those of the formula.
+    """
+    from fedloom.tasks.selection.eligibility import ineligibility
 
     assert bundle.fleet is not None
-    if bundle.job.orchestration.aggregation.weights != "uniform":
+    if bundle.job.weights != "uniform":
         at: Trail = ("orchestration_config", "aggregation", "weights")
         message = "with DP-FedAvg every client counts alike: the sum of weights has no noise"
         raise SpecError([bundle.problem("job", at, "error", message, "write weights: uniform")])
     eligible = sum(not reason for reason in ineligibility(bundle.fleet, selection))
-    alike = not selection.grey or selection.grey_factor == 1
-    if selection.algorithm == "poisson" and alike:
+    if selection.algorithm == "poisson" and selection.uniform:
         return _Sums("poisson", min(1.0, selection.target / max(eligible, 1)))
-    if selection.algorithm == "random" and alike and selection.target < eligible:
+    if selection.algorithm == "random" and selection.uniform and selection.target < eligible:
         return _Sums("without_replacement", 1.0, eligible, selection.target)
     return _Sums("all", 1.0)
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from fedloom.flows.estimate import shard_memory
+from fedloom.flows.estimate import aggregate_memory, collect_memory, measure_memory, shard_memory
 from fedloom.flows.plan import Loop, Measure, OutputRef, Plan, Resources, Step
 from fedloom.flows.pseudonyms import pseudonym_findings
 from fedloom.flows.recipe import job_recipe
 from fedloom.flows.runnable import not_runnable
 from fedloom.flows.support import not_built
 from fedloom.flows.training_checks import memory_findings
+from fedloom.flows.two_servers import halves, names, server_keys
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.architectures import parameter_count
@@ -48,16 +49,17 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     if found := [bundle.problem("job", *finding) for finding in memory_findings(bundle, recipe)]:
         raise SpecError(found)
     one = Resources(cpus=recipe.threads, memory_bytes=None)
-    train = _train(recipe)
-    masked = () if recipe.masking is None else _masked(one)
-    last = masked[-1] if masked else train
+    combine = Resources(cpus=recipe.threads, memory_bytes=aggregate_memory(recipe))
+    given = _KINDS[recipe.kind](recipe, one)
+    ends = tuple(step.name for step in given if not any(step.name in other.needs for other in given))
     # Who is drawn, and the noise on a sum, follow from the server's secret where clients are protected as a whole.
     secret = recipe.privacy is not None and recipe.privacy.unit == "client"
     return Plan(
         format=PLAN_FORMAT,
         job_id=recipe.job_id,
         setup=(
-            Step("validate", (), one, retries=1, at_clients=bool(masked)),
+            *server_keys(recipe, one),
+            Step("validate", names(server_keys(recipe, one)), one, retries=1, at_clients=recipe.masking is not None),
             Step("initialise", ("validate",), one, retries=1),
             *([Step("reserve_privacy", ("initialise",), one, retries=1, at_server=True)] if recipe.privacy else []),
         ),
@@ -65,10 +67,8 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
             rounds=recipe.rounds,
             steps=(
                 Step("select", (), one, retries=1, at_server=secret),
-                Step("distribute", ("select",), one, retries=1),
-                train,
-                *masked,
-                Step("aggregate", (last.name,), one, retries=1, at_server=secret, measures=_PARTICIPATION),
+                *given,
+                Step("aggregate", ends, combine, retries=1, at_server=secret, measures=_PARTICIPATION),
                 Step("evaluate", ("aggregate",), one, retries=1),
                 Step("gate", ("evaluate",), one, retries=1, measures=_DECISION),
             ),
@@ -79,12 +79,46 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     )
 
 
+def _trained(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients give is an update, in the open or under masks."""
+    return (Step("distribute", ("select",), needs, retries=1), _train(recipe), *_masked(recipe, needs))
+
+
+def _measured(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients give is how the model does on their data."""
+    return (
+        Step("distribute", ("select",), needs, retries=1),
+        Step(
+            "measure",
+            ("distribute",),
+            Resources(cpus=recipe.threads, memory_bytes=measure_memory(recipe)),
+            retries=1,
+            timeout_s=2 * recipe.training.client_timeout_s * recipe.selection.shard_size,
+            fan_out=OutputRef("select", "shards"),
+            may_be_lost=True,
+        ),
+    )
+
+
+def _collected(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    """What clients gave lies ready."""
+    resources = Resources(cpus=needs.cpus, memory_bytes=collect_memory(recipe))
+    shards = OutputRef("select", "shards")
+    return (Step("collect", ("select",), resources, retries=1, fan_out=shards, may_be_lost=True),)
+
+
+_KINDS = {"train": _trained, "evaluate": _measured, "aggregate": _collected}
+"""By kind of job, the steps of a round between the choice of clients and what becomes of what they give."""
+
+
 def _finish(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    export = () if recipe.output is None else (Step("export", ("report",), needs, retries=1),)
     if recipe.privacy is None:
-        return (Step("report", (), needs, retries=1),)
+        return (Step("report", (), needs, retries=1), *export)
     return (
         Step("commit_privacy", (), needs, retries=1, at_server=True),
         Step("report", ("commit_privacy",), needs, retries=1),
+        *export,
     )
 
 
@@ -103,7 +137,13 @@ def _train(recipe: Recipe) -> Step:
     )
 
 
-def _masked(needs: Resources) -> tuple[Step, ...]:
+def _masked(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
+    if recipe.masking is None:
+        return ()
+    return _pairwise(needs) if recipe.masking.protocol == "pairwise" else halves(needs)
+
+
+def _pairwise(needs: Resources) -> tuple[Step, ...]:
     """The stages of secure aggregation, each over the shards of clients; at last the sum is opened in pieces."""
     stages: list[Step] = []
     for name in CLIENT_STAGES:

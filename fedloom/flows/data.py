@@ -11,10 +11,12 @@ from fedloom.tasks.errors import RunError
 
 
 def dataset_names(bundle: JobBundle) -> list[str]:
-    """The data sets that the fleet and the holdout of a job lie in, sorted."""
-    holdout = bundle.job.validation.holdout_dataset
+    """The data sets that the fleet, the holdout and the baseline of a job lie in, sorted."""
+    holdout, drift = bundle.job.validation.holdout_dataset, bundle.job.validation.drift_detection
     places = list(bundle.fleet.data) if bundle.fleet else []
     places += [holdout.source] if holdout is not None and holdout.source else []
+    if drift is not None and drift.enabled and drift.baseline_distribution:
+        places.append(drift.baseline_distribution)
     found = {parse_location(place).dataset for place in places if place.startswith("dataset:")}
     return sorted(name for name in found if name)
 

@@ -3,9 +3,16 @@
 from __future__ import annotations
 
 from fedloom.specs.job import Job
-from fedloom.specs.job_release import Bounds
+from fedloom.specs.job_release import Bounds, ValidationSpec
 from fedloom.tasks.metrics import HIGHER_IS_BETTER, canonical_metric
-from fedloom.tasks.recipe import Bound, EvaluationRecipe
+from fedloom.tasks.recipe import (
+    Bound,
+    ConfidenceRecipe,
+    DriftRecipe,
+    EvaluationRecipe,
+    GapRecipe,
+    RobustnessRecipe,
+)
 
 _DEFAULT_METRICS = {
     "binary_classification": ("auc", "accuracy", "precision", "recall", "f1_score"),
@@ -41,7 +48,51 @@ def evaluation_recipe(job: Job) -> EvaluationRecipe:
         stop_value=watched.threshold if watched else None,
         patience=watched.patience if watched else None,
         min_delta=watched.min_delta if watched else 0.0,
+        stratify_by=holdout.stratify_by if holdout is not None else (),
+        groups=tuple(dict.fromkeys((*held_out_columns(job), *fairness_columns(job)))),
+        fairness=_fairness(job),
+        drift=_drift(asked),
+        robustness=_robustness(asked),
+        confidence=_confidence(asked),
+        champion_margin=asked.champion_margin,
     )
+
+
+def held_out_columns(job: Job) -> tuple[str, ...]:
+    """Columns of the held-out data that form groups; in an evaluation the groups are of clients, by fleet columns."""
+    return () if job.kind == "evaluate" else job.validation.disaggregate_by
+
+
+def fairness_columns(job: Job) -> tuple[str, ...]:
+    """The columns by which groups are compared: those of bias_fairness, or else those of the validation."""
+    rule = job.validation.bias_fairness
+    if rule is None or not rule.enabled:
+        return ()
+    return rule.disaggregate_by or held_out_columns(job)
+
+
+def _fairness(job: Job) -> GapRecipe | None:
+    rule = job.validation.bias_fairness
+    if rule is None or not rule.enabled or rule.fairness_threshold is None:
+        return None
+    return GapRecipe(fairness_columns(job), rule.fairness_threshold)
+
+
+def _drift(asked: ValidationSpec) -> DriftRecipe | None:
+    rule = asked.drift_detection
+    if rule is None or not rule.enabled or rule.baseline_distribution is None or rule.alert_threshold is None:
+        return None
+    return DriftRecipe(rule.method or "PSI", rule.baseline_distribution, rule.alert_threshold)
+
+
+def _robustness(asked: ValidationSpec) -> RobustnessRecipe | None:
+    rule = asked.robustness
+    return None if rule is None else RobustnessRecipe(rule.faults, rule.severity, rule.max_drop)
+
+
+def _confidence(asked: ValidationSpec) -> ConfidenceRecipe | None:
+    rule = asked.confidence
+    return None if rule is None else ConfidenceRecipe(rule.level, rule.below)
 
 
 def _bound(name: str, metric: str, value: float | Bounds) -> Bound:

@@ -55,6 +55,7 @@ class Step:
         may_be_lost: An instance that fails for good does not end the run: the quorum judges what is missing.
         at_clients: It does what clients do, and needs the folders that are the clients' own.
         at_server: It needs the folder that is the server's own.
+        at_second_server: It needs the folder that is the second server's own, where there are two.
         measures: Outputs that engines with a monitoring system publish there.
     """
 
@@ -67,6 +68,7 @@ class Step:
     may_be_lost: bool = False
     at_clients: bool = False
     at_server: bool = False
+    at_second_server: bool = False
     measures: tuple[Measure, ...] = ()
 
 

@@ -69,12 +69,16 @@ class ProgressDisplay:
         shown = [name for name in self.plan.recipe.evaluation.metrics if name in measured][:2]
         for line in _dropouts(took["dropouts"]):
             self._console.print(f"round {round}: {line}", markup=False)
+        for line in _remarks(took):
+            self._console.print(f"round {round}: {line}", markup=False)
+        if self._outputs["select"]["skipped"] is not None:
+            self._console.print(f"round {round}: skipped, {self._outputs['select']['skipped']}", markup=False)
         if self._outputs["select"]["low_eligibility"]:
             self._console.print(f"round {round}: only {self._outputs['select']['eligible']} clients were eligible")
         parts = [
             f"round {round:>{len(str(self.plan.loop.rounds))}}/{self.plan.loop.rounds}",
             f"clients {took['participants']}/{took['cohort']}",
-            f"loss {loss}",
+            *([f"loss {loss}"] if self.plan.recipe.kind != "evaluate" else []),
             *(f"{name} {measured[name]:.4f}" for name in shown),
             f"{now - self._round_started:.1f} s",
         ]
@@ -97,6 +101,21 @@ def _dropouts(dropouts: list[dict[str, str]]) -> list[str]:
         f"lost {clients[0]}{f' and {len(clients) - 1} more' if len(clients) > 1 else ''}: {reason}"
         for reason, clients in common
     ]
+
+
+def _remarks(took: dict[str, Any]) -> list[str]:
+    """Updates that did not count, or drew attention: one line for each check, with the number and one of them."""
+    found: list[str] = []
+    for what in ("excluded", "flagged", "clipped"):
+        checks: dict[str, list[dict[str, str]]] = {}
+        for remark in took[what]:
+            checks.setdefault(remark["check"], []).append(remark)
+        found += [
+            f"{what} {listed[0]['client']}{f' and {len(listed) - 1} more' if len(listed) > 1 else ''}: "
+            f"{listed[0]['reason']} ({check})"
+            for check, listed in checks.items()
+        ]
+    return found if took["withheld"] is None else [*found, f"no new model: {took['withheld']}"]
 
 
 def _clock(seconds: float) -> str:

@@ -37,28 +37,47 @@ def masking_recipe(
         raise _wrong(bundle, "dropout_tolerance", f"{tolerance} is the whole cohort of {cohort} clients")
     if cohort < MIN_CLIENTS:
         raise _wrong(bundle, "enabled", f"a cohort of {cohort} is too small: the sum of two tells each the other's")
+    two = asked.protocol == "two_server"
     try:
-        choose(cohort, Assumptions(asked.assumed_corrupt, dropout), asked.threshold)
-        # The smallest round must keep its secrets too, if not survive as many dropouts.
-        choose(min(smallest, cohort), Assumptions(asked.assumed_corrupt, 0.0), asked.threshold)
+        if not two:
+            _enough_neighbours(cohort, smallest, asked.assumed_corrupt, dropout, asked.threshold)
     except ParameterError as error:
         raise _wrong(bundle, "threshold" if asked.threshold else "enabled", str(error)) from error
-    weights = bundle.job.orchestration.aggregation.weights
+    weights = bundle.job.weights
     try:
         ring_bits, bits = fit_ring(_most(bundle, selection), _noise(bundle, cohort, max(quorum, MIN_CLIENTS)))
     except ParameterError as error:
         raise _wrong(bundle, "enabled", str(error)) from error
     return MaskingRecipe(
-        threshold=asked.threshold,
+        protocol="two_server" if two else "pairwise",
+        threshold=None if two else asked.threshold,
         corrupt=asked.assumed_corrupt,
-        dropout=dropout,
+        dropout=0.0 if two else dropout,
         survivors=max(quorum, MIN_CLIENTS),
         clip=_clip(bundle),
-        weight_max=1.0 if weights == "uniform" else float(_most_windows(bundle, inputs)),
+        weight_max=_largest_weight(bundle, inputs, weights),
         bits=bits,
         ring_bits=ring_bits,
         parameters=parameter_count(model) or 0,
     )
+
+
+def _enough_neighbours(cohort: int, smallest: int, corrupt: float, dropout: float, threshold: int | None) -> None:
+    """See that there are numbers for a session.
+
+    Raises:
+        ParameterError: when there are none.
+    """
+    choose(cohort, Assumptions(corrupt, dropout), threshold)
+    # The smallest round must keep its secrets too, if not survive as many dropouts.
+    choose(min(smallest, cohort), Assumptions(corrupt, 0.0), threshold)
+
+
+def _largest_weight(bundle: JobBundle, inputs: WindowSpec, weights: str) -> float:
+    column = bundle.job.orchestration.aggregation.weight_column
+    if weights == "custom" and column is not None and bundle.fleet is not None:
+        return max(float(value) for value in bundle.fleet.attributes[column] if value is not None)
+    return 1.0 if weights == "uniform" else float(_most_windows(bundle, inputs))
 
 
 def _most_windows(bundle: JobBundle, inputs: WindowSpec) -> int:

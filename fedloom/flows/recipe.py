@@ -5,6 +5,8 @@ from __future__ import annotations
 from fedloom.flows.aggregation import aggregation_recipe
 from fedloom.flows.budget import privacy_recipe
 from fedloom.flows.evaluation import evaluation_recipe
+from fedloom.flows.kinds import given_recipe, increment_of, judged_twice, measuring_recipe, rounds_of
+from fedloom.flows.outputs import output_recipe
 from fedloom.flows.protect import masking_recipe
 from fedloom.flows.runnable import signals_of
 from fedloom.flows.selection import selection_recipe
@@ -31,14 +33,16 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
     """
     job, fleet = bundle.job, bundle.fleet
     assert fleet is not None, "a job without a fleet is refused before"
-    inputs = _inputs(job, bundle.contract)
-    model, selection = _model(job, inputs), selection_recipe(job, bundle.selector)
+    inputs = inputs_of(job, bundle.contract)
+    model, selection = _model(job, inputs), selection_recipe(bundle)
     if model.architecture == "Transformer":
         _check_heads(bundle, model)
     training, aggregation = training_recipe(job), aggregation_recipe(job)
     masking = masking_recipe(bundle, model, inputs, selection, aggregation.quorum)
-    total = job.training.global_training.num_rounds if rounds is None else rounds
+    total = rounds_of(bundle, rounds)
+    evaluation = evaluation_recipe(job)
     return Recipe(
+        kind=job.kind,
         job_id=job.job_id,
         model_version=job.model.version,
         seed=job.training.seed if seed is None else seed,
@@ -52,13 +56,18 @@ def job_recipe(bundle: JobBundle, seed: int | None, rounds: int | None) -> Recip
         aggregation=aggregation,
         masking=masking,
         privacy=privacy_recipe(bundle, inputs, selection, training, masking, total),
-        evaluation=evaluation_recipe(job),
+        baseline=False,
+        evaluation=judged_twice(job, evaluation),
+        measuring=measuring_recipe(job, evaluation),
+        given=given_recipe(job),
+        increment=increment_of(job),
+        output=output_recipe(job),
         model_source=job.model.model_source,
         model_source_digest=source_digest(bundle),
     )
 
 
-def _inputs(job: Job, contract: DataContract | None) -> WindowSpec:
+def inputs_of(job: Job, contract: DataContract | None) -> WindowSpec:
     """The windows that a model reads, standardised by the contract's nominal values where a signal has them."""
     inputs, output = job.model.input_schema, job.model.output_schema
     signals = signals_of(job, contract)

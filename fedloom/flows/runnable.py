@@ -6,15 +6,18 @@ import os
 from collections.abc import Iterator
 from pathlib import Path
 
+from fedloom.flows.judgement import judgement
+from fedloom.flows.kinds import kind_lacks
+from fedloom.flows.outputs import output_lacks
+from fedloom.flows.selection_checks import selection_findings
+from fedloom.flows.single_updates import not_combinable
 from fedloom.flows.source import source_findings
 from fedloom.flows.training_checks import training_findings
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.contract import DataContract, signal_catalog
-from fedloom.specs.criteria import Criterion, criteria, eligibility_tests
 from fedloom.specs.job import Job
 from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
-from fedloom.specs.selector import EligibilityCriteria
 from fedloom.specs.trails import Trail
 from fedloom.tasks.architectures import DEFAULTS
 
@@ -26,8 +29,18 @@ Finding = tuple[str, Trail, str, str | None]
 
 def not_runnable(bundle: JobBundle) -> list[Problem]:
     """Everything that keeps a valid job from being compiled."""
-    own = (*_inputs(bundle), *_model(bundle.job), *_clients(bundle), *_holdout(bundle))
-    findings = (*own, *source_findings(bundle), *training_findings(bundle))
+    findings = (
+        *_inputs(bundle),
+        *_model(bundle.job),
+        *selection_findings(bundle),
+        *_holdout(bundle),
+        *judgement(bundle.job),
+        *not_combinable(bundle),
+        *source_findings(bundle),
+        *training_findings(bundle),
+        *kind_lacks(bundle),
+        *output_lacks(bundle),
+    )
     return [bundle.problem(kind, trail, "error", message, hint) for kind, trail, message, hint in findings]
 
 
@@ -38,14 +51,6 @@ def signals_of(job: Job, contract: DataContract | None) -> tuple[str, ...]:
         return inputs.signals
     groups = signal_catalog(contract).groups if contract is not None else {}
     return tuple(groups.get(inputs.signal_group or "", ()))
-
-
-def own_criteria(job: Job) -> tuple[Criterion, ...]:
-    """The criteria inside the job, which count when there is no selector."""
-    asked = job.orchestration.client_selection.eligibility_criteria
-    given = asked.model_dump(exclude_none=True) if asked is not None else {}
-    tests = eligibility_tests(EligibilityCriteria.model_validate({"min_data_samples": 1, **given}))
-    return tuple(test for test in tests if test.path.split(".")[1] in given)
 
 
 def _inputs(bundle: JobBundle) -> Iterator[Finding]:
@@ -69,32 +74,6 @@ def _model(job: Job) -> Iterator[Finding]:
         yield "job", ("model_config", "output_schema"), "the number of classes is unknown", "add labels: [0, 1, 2, …]"
     if output.type != "multi_class" and settings.num_classes not in (None, 2):
         yield "job", (*at, "num_classes"), f"{settings.num_classes} classes do not go with {output.type}", None
-
-
-def _clients(bundle: JobBundle) -> Iterator[Finding]:
-    job, fleet, selector = bundle.job, bundle.fleet, bundle.selector
-    chosen, at = job.orchestration.client_selection, ("orchestration_config", "client_selection")
-    if fleet is None:
-        yield "job", (), "the job has no fleet to run on", "add a fleet.yaml, fleet.csv or fleet.parquet"
-        return
-    if selector is not None:
-        hint = "say it in one place"
-        if chosen.eligibility_criteria is not None:
-            yield "job", (*at, "eligibility_criteria"), "the selector has eligibility criteria too", hint
-        if chosen.target_clients not in (None, selector.selection_algorithm.num_clients):
-            yield "job", (*at, "target_clients"), "the selector's num_clients is another number", hint
-        grey = selector.greylist
-        if grey is not None and grey.enabled and grey.client_ids and grey.deprioritization_factor is None:
-            yield "selector", ("greylist",), "deprioritization_factor is missing", "0.5 halves a client's weight"
-    tests = criteria(selector) if selector is not None else own_criteria(job)
-    columns = {test.column: test.path for test in tests}
-    algorithm = selector.selection_algorithm.algorithm if selector is not None else chosen.algorithm
-    if algorithm == "importance_sampling":
-        columns.setdefault("data_samples", "importance_sampling")
-    for column, asked in columns.items():
-        if column not in fleet.attributes:
-            has = ", ".join(fleet.attributes) or "none"
-            yield "job", at, f"the fleet has no column {column!r}, which {asked} reads", f"its columns: {has}"
 
 
 def _is_client_data(bundle: JobBundle, source: str) -> bool:

@@ -6,6 +6,7 @@ import re
 import sys
 from pathlib import Path
 
+from fedloom.flows.about import about
 from fedloom.flows.plan import Plan, plan_digest
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import canonical_json, plain
@@ -39,8 +40,9 @@ def open_run(plan: Plan, bundle: JobBundle, store: str, name: str = "") -> Run:
         _make_importable(plan.recipe.model.custom_class or "", bundle.folder.resolve())
     run = Run(plan.recipe, plan_digest(plan), bundle.fleet, bundle.folder, RunStore(store), name)
     if not run.store.exists(run.key("plan.json")):
-        run.store.write_json(run.key("plan.json"), plain(plan))
+        run.store.write_json(run.key("about.json"), about(bundle))  # what people read about the run
         run.store.write_content("fleets", ".json", canonical_json(bundle.fleet.roster))  # what its digest names
+        run.store.write_json(run.key("plan.json"), plain(plan))  # at last: with a plan, all of it is there
     return run
 
 

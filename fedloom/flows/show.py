@@ -6,23 +6,28 @@ import json
 from collections.abc import Iterator
 from dataclasses import asdict
 
+from fedloom.flows.aggregation_words import aggregation_lines, aggregation_notes
 from fedloom.flows.estimate import estimate
+from fedloom.flows.kinds import kind_notes
+from fedloom.flows.outputs import output_notes
 from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.pseudonyms import pseudonym_notes
 from fedloom.flows.recipe import DEFAULT_WINDOW
+from fedloom.flows.selection import draws, score_of
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
 from fedloom.tasks.learning_rate import training_of
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
+_MOVED = {"train": "model down, update up", "evaluate": "model down", "aggregate": "update up"}
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def as_tree(plan: Plan) -> str:
     """The DAG as an indented tree, with the digest and the estimates."""
     recipe, cost = plan.recipe, estimate(plan.recipe)
-    lines = [f"{plan.job_id}  (model {recipe.model_version}, seed {recipe.seed})"]
+    lines = [f"{plan.job_id}  (kind {recipe.kind}, model {recipe.model_version}, seed {recipe.seed})"]
     lines += [f"├─ {step.name}{_remarks(step, cost.shards)}" for step in plan.setup]
     until = plan.loop.until
     lines.append(f"├─ rounds 1 … {plan.loop.rounds}  (ends early when {until.step}.{until.output})")
@@ -31,10 +36,12 @@ def as_tree(plan: Plan) -> str:
     lines += [f"{'└─' if step is plan.finish[-1] else '├─'} {step.name}" for step in plan.finish]
     lines += [
         "",
-        f"clients per round    up to {recipe.selection.target} ({recipe.selection.algorithm}), "
+        f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
+        *(f"{'' if i else 'drawn by':<20} {words}" for i, words in enumerate(draws(recipe.selection))),
+        *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
-        f"per client and round {_bytes(cost.bytes_per_client_and_round)} (model down, update up)",
+        f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
         *_training(recipe),
@@ -47,6 +54,8 @@ def as_tree(plan: Plan) -> str:
 
 def _training(recipe: Recipe) -> list[str]:
     """Where training starts and how its rate changes, if the job says either."""
+    if recipe.kind != "train":
+        return []
     lines = [] if recipe.model_source is None else [f"starts from          {recipe.model_source}"]
     if recipe.training.schedule is not None:
         shown = sorted({1, 1 + recipe.rounds // 4, 1 + recipe.rounds // 2, recipe.rounds})
@@ -55,14 +64,23 @@ def _training(recipe: Recipe) -> list[str]:
     return lines
 
 
+def _drawn(recipe: Recipe) -> str:
+    if recipe.kind == "aggregate":
+        return "all that gave an update"
+    return f"up to {recipe.selection.target} ({recipe.selection.algorithm})"
+
+
 def _masking(recipe: Recipe) -> list[str]:
     rules = recipe.masking
     if rules is None:
         return []
+    room = f"at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+    if rules.protocol == "two_server":
+        return [f"secure aggregation   half of every update to each of two servers; {room}"]
     degrees = choose(recipe.selection.target, Assumptions(rules.corrupt, rules.dropout), rules.threshold)
     return [
         f"secure aggregation   each client shares with {degrees.neighbours} others, {degrees.threshold} of them open a "
-        f"secret; at least {rules.survivors} clients in a sum; {rules.bits} bits in a ring of {rules.ring_bits}"
+        f"secret; {room}"
     ]
 
 
@@ -96,6 +114,7 @@ def epsilons(recipe: Recipe) -> tuple[tuple[int, float], ...]:
 def as_json(plan: Plan, bundle: JobBundle) -> str:
     """The plan, its digest, the estimates and the notes as JSON."""
     shown = {
+        "kind": plan.recipe.kind,
         "digest": plan_digest(plan),
         "plan": plain(plan),
         "estimate": asdict(estimate(plan.recipe)),
@@ -122,17 +141,23 @@ def notes(bundle: JobBundle) -> list[str]:
         found.append("monitoring and compliance sections are kept for people and not acted upon")
     if job.resource_estimation is not None:
         found.append("resource_estimation is kept for people; the plan has estimates of its own")
+    found += aggregation_notes(bundle)
     timing = job.orchestration.timing
     if timing is not None and timing.min_clients is not None and not timing.wait_for_min_clients:
         found.append("timing.min_clients does not count, as wait_for_min_clients is false")
-    if job.orchestration.aggregation.staleness_threshold is not None:
-        found.append("rounds are synchronous: no update is ever stale")
     secure = job.privacy.secure_aggregation
     if secure.enabled and secure.protocol in ("threshold_paillier", "MPC"):
         found.append(
             f"for protocol {secure.protocol}, pairwise masks (SecAgg+) run: the server sees the sum alone, "
             "without homomorphic encryption or a second party"
         )
+    if secure.enabled and secure.protocol == "two_server":
+        found.append("two servers keep updates apart only while they do not work together: let two operators run them")
+        unused = [name for name in ("threshold", "dropout_tolerance") if getattr(secure, name) is not None]
+        if unused:
+            found.append(
+                f"with two servers nobody shares secrets: what the job says of {' and '.join(unused)} does not count"
+            )
     inputs, private = job.model.input_schema, job.privacy.differential_privacy
     if private.enabled and job.model.model_source is not None:
         found.append("epsilon is that of this run's rounds: what the model it starts from had cost is not in it")
@@ -144,9 +169,13 @@ def notes(bundle: JobBundle) -> list[str]:
         )
     if job.model.input_schema.window_size is None:
         found.append(f"the job does not say how long a window is: it has {DEFAULT_WINDOW} samples")
+    holdout = job.validation.holdout_dataset
+    if holdout is not None and holdout.size is None and (holdout.stratified or holdout.stratify_by):
+        found.append("the holdout has no size: all of it is used, and there is nothing to stratify")
     if job.model.input_schema.sampling_rate is not None:
         found.append("sampling_rate is kept for people: windows are counted in samples")
-    return found + pseudonym_notes(bundle) + _contract_notes(bundle) + _selector_notes(bundle)
+    found = kind_notes(job) + output_notes(job) + found + pseudonym_notes(bundle)
+    return found + _contract_notes(bundle) + _selector_notes(bundle)
 
 
 def _contract_notes(bundle: JobBundle) -> list[str]:
@@ -164,14 +193,26 @@ def _contract_notes(bundle: JobBundle) -> list[str]:
 
 def _selector_notes(bundle: JobBundle) -> list[str]:
     found: list[str] = []
+    if bundle.fleet is not None:
+        parts = [name for name, _ in score_of(bundle.job, bundle.selector, bundle.fleet)]
+        if "quantity" in parts and len(parts) < 3 and not _named_metric(bundle):
+            found.append(f"the fleet has columns for {' and '.join(parts)} alone: the score is made of them")
     if bundle.selector is None:
         return found
     how, watch = bundle.selector.selection_algorithm, bundle.selector.monitoring
     if how.importance_metric is not None and how.algorithm != "importance_sampling":
         found.append(f"importance_metric does not count: clients are drawn by {how.algorithm}")
+    if how.sampling_weights and how.algorithm != "weighted_random":
+        found.append(f"sampling_weights do not count: clients are drawn by {how.algorithm}")
+    if how.exploration_rate and how.algorithm in ("random", "poisson"):
+        found.append(f"exploration_rate does not count: {how.algorithm} draws with equal chances anyway")
     if watch is not None and not watch.log_selection_decisions:
         found.append("selection decisions are recorded always, also with log_selection_decisions: false")
     return found
+
+
+def _named_metric(bundle: JobBundle) -> bool:
+    return bundle.selector is not None and bundle.selector.selection_algorithm.importance_metric is not None
 
 
 def as_mermaid(plan: Plan) -> str:

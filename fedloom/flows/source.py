@@ -50,13 +50,3 @@ def _own_file(bundle: JobBundle, source: str) -> Path | None:
     """
     parsed = parse_model_source(source)
     return resolve_inside(bundle.folder, parsed.name) if parsed.kind == "file" else None
-
-
-def source_place(bundle: JobBundle) -> str | None:
-    """The path or URL of the model's file; None where it is in the run store, or is no source."""
-    source = bundle.job.model.model_source
-    try:
-        parsed = None if source is None else parse_model_source(source)
-    except ValueError:  # reported by `source_findings`
-        return None
-    return parsed.name if parsed is not None and parsed.kind in ("file", "url") else None

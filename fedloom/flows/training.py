@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from fedloom.flows.aggregation import checks_of
 from fedloom.flows.support import LOSSES
 from fedloom.specs.job import Job
 from fedloom.specs.job_training import Hyperparameters
@@ -27,6 +28,7 @@ def training_recipe(job: Job) -> TrainingRecipe:
         local_epochs=training.local_epochs,
         batch_size=training.batch_size,
         shuffle=training.shuffle,
+        loss_before=any(check.name == "loss_improvement" for check in checks_of(job)),
         client_timeout_s=60.0 * (job.orchestration.client_minutes or _CLIENT_TIMEOUT_MINUTES),
         schedule=_schedule(settings),
     )

@@ -184,16 +184,37 @@ def fleet_fits(bundle: JobBundle) -> Iterator[Problem]:
     from fedloom.specs.explain import closest
 
     known = list(fleet.attributes)
-    selection = bundle.selector.selection_algorithm
-    needed = needed_columns(bundle.selector)
-    needed |= {f"selection_algorithm.stratify_by.{i}": name for i, name in enumerate(selection.stratify_by)}
-    for path, column in needed.items():
+    for path, column in needed_columns(bundle.selector).items():
         if column in fleet.attributes:
             continue
         steps = tuple(int(step) if step.isdecimal() else step for step in path.split("."))
         best = closest(column, known)
         hint = f"did you mean '{best}'?" if best else f"its columns: {', '.join(known) or 'none'}"
         yield bundle.problem("selector", steps, "error", f"the fleet has no column '{column}'", hint)
+
+
+def where_compiles(bundle: JobBundle) -> Iterator[Problem]:
+    """The expressions that clients must meet are CEL, over the fleet's columns and their types."""
+    if bundle.fleet is None:
+        return
+    own = bundle.job.orchestration.client_selection.eligibility_criteria
+    selector = bundle.selector
+    asked: list[tuple[str, Trail, str | None]] = [
+        (
+            "job",
+            ("orchestration_config", "client_selection", "eligibility_criteria", "where"),
+            own.where if own else None,
+        ),
+        ("selector", ("eligibility_criteria", "where"), selector.eligibility_criteria.where if selector else None),
+    ]
+    for kind, trail, text in asked:
+        if text is not None:
+            from fedloom.specs.where import WhereError, compile_where
+
+            try:
+                compile_where(text, bundle.fleet)
+            except WhereError as error:
+                yield bundle.problem(kind, trail, "error", str(error), error.hint)
 
 
 def named_clients(bundle: JobBundle) -> Iterator[Problem]:
@@ -226,6 +247,7 @@ CHECKS: tuple[Check, ...] = (
     selector_agrees,
     contract_signals,
     fleet_fits,
+    where_compiles,
     named_clients,
     *JOB_CHECKS,
     *TIME_CHECKS,

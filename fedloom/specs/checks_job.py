@@ -6,6 +6,8 @@ import re
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
+from fedloom.specs.checks_aggregation import AGGREGATION_CHECKS
+from fedloom.specs.checks_kind import kind
 from fedloom.specs.locations import parse_location
 from fedloom.specs.problems import Problem
 from fedloom.specs.trails import Trail
@@ -236,17 +238,23 @@ def resources(bundle: JobBundle) -> Iterator[Problem]:
 
 
 def holdout_location(bundle: JobBundle) -> Iterator[Problem]:
-    """The held-out data lies where a client's data may lie."""
-    holdout = bundle.job.validation.holdout_dataset
-    if holdout is None or holdout.source is None:
-        return
-    try:
-        parse_location(holdout.source)
-    except ValueError as error:
-        yield bundle.problem("job", ("validation_config", "holdout_dataset", "source"), "error", str(error))
+    """The held-out data, and what it is compared with, lie where a client's data may lie."""
+    holdout, drift = bundle.job.validation.holdout_dataset, bundle.job.validation.drift_detection
+    places = {
+        ("holdout_dataset", "source"): holdout.source if holdout is not None else None,
+        ("drift_detection", "baseline_distribution"): drift.baseline_distribution if drift is not None else None,
+    }
+    for trail, place in places.items():
+        try:
+            if place is not None:
+                parse_location(place)
+        except ValueError as error:
+            yield bundle.problem("job", ("validation_config", *trail), "error", str(error))
 
 
 JOB_CHECKS = (
+    kind,
+    *AGGREGATION_CHECKS,
     holdout_location,
     custom_class,
     model_hyperparameters,

@@ -99,8 +99,16 @@ def eligibility_tests(asked: EligibilityCriteria) -> tuple[Criterion, ...]:
 
 
 def needed_columns(selector: Selector) -> dict[str, str]:
-    """The fleet column that each criterion of the selector reads, by the criterion's path."""
-    return {criterion.path: criterion.column for criterion in criteria(selector)}
+    """The fleet column that each part of the selector reads, by its path."""
+    how, fairness = selector.selection_algorithm, selector.fairness_policy
+    needed = {criterion.path: criterion.column for criterion in criteria(selector)}
+    needed |= {f"selection_algorithm.stratify_by.{i}": name for i, name in enumerate(how.stratify_by)}
+    if how.algorithm == "weighted_random":
+        needed |= {f"selection_algorithm.sampling_weights.{name}": name for name in how.sampling_weights or ()}
+    if fairness.enabled and fairness.group_parity is not None and fairness.group_parity.enabled:
+        dimensions = fairness.group_parity.dimensions
+        needed |= {f"fairness_policy.group_parity.dimensions.{i}": name for i, name in enumerate(dimensions)}
+    return needed
 
 
 def _criteria(asked: EligibilityCriteria) -> Iterator[Criterion]:

@@ -93,6 +93,7 @@ Duration = Annotated[
 Comparison = Literal["greater_than", "greater_than_or_equal", "less_than", "less_than_or_equal", "equal"]
 Weekday = Literal["Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday"]
 ClockTimeUtc = Annotated[str, Field(pattern=r"^([01]\d|2[0-3]):[0-5]\d( UTC)?$")]
+JobKind = Literal["train", "evaluate", "aggregate"]
 JobStatus = Literal["draft", "approved", "active", "completed", "failed", "archived"]
 Priority = Literal["low", "medium", "high", "critical"]
 DpMechanism = Literal["DP-SGD", "DP-FedAvg"]

@@ -5,8 +5,8 @@ from typing import Annotated
 from pydantic import Field
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Email, JobStatus, Name, Priority, Timestamp
-from fedloom.specs.job_aggregation import AggregationSpec
+from fedloom.specs.fields import Email, JobKind, JobStatus, Name, Priority, Timestamp
+from fedloom.specs.job_aggregation import ROBUST_ALGORITHMS, AggregationSpec
 from fedloom.specs.job_model import ModelSpec
 from fedloom.specs.job_orchestration import OrchestrationSpec
 from fedloom.specs.job_privacy import PrivacySpec
@@ -35,6 +35,12 @@ class JobMetadata(Section):
     contact: Email | None = Field(None, description="E-mail address of the owner.")
     created_at: Timestamp | None = Field(None, description="When it was written (RFC 3339).")
     updated_at: Timestamp | None = Field(None, description="When it was last changed (RFC 3339).")
+    kind: JobKind = Field(
+        "train",
+        description="train makes a model in rounds, evaluate measures one at the clients, aggregate combines updates "
+        "that are given. If not given: evaluate where validation_config.evaluation_mode is true, aggregate where "
+        "aggregation_config.updates says where updates lie, else train.",
+    )
     status: JobStatus = Field("draft", description="Where it stands in its life.")
     priority: Priority = Field("medium", description="Its priority among other jobs.")
 
@@ -68,6 +74,29 @@ class Job(Section):
     change_history: tuple[Change, ...] = Field((), description="Past changes.")
 
     @property
+    def kind(self) -> JobKind:
+        """What a run of it does; derived where the job does not say, see `fedloom.specs.normalise`."""
+        return self.metadata.kind
+
+    @property
     def job_id(self) -> str:
         """The canonical id, with its prefix ``fl-``."""
         return self.metadata.job_id
+
+    @property
+    def weights(self) -> str:
+        """What updates are weighted by, at whichever of the two places the job says it."""
+        orchestration, own = self.orchestration.aggregation, self.aggregation
+        if "weights" not in orchestration.model_fields_set and own is not None and own.weighting is not None:
+            return own.weighting.strategy
+        return orchestration.weights
+
+    @property
+    def robust_method(self) -> str | None:
+        """The rule that takes the place of the weighted mean, at whichever of the two places the job says it."""
+        own = self.aggregation
+        if own is None:
+            return None
+        if own.byzantine_robust is not None and own.byzantine_robust.enabled:
+            return own.byzantine_robust.method
+        return ROBUST_ALGORITHMS.get(own.algorithm or "")

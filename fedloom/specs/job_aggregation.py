@@ -8,6 +8,9 @@ from fedloom.specs.base import Section
 from fedloom.specs.fields import Count, Flag, Name, Natural, Number, Positive, Rate
 from fedloom.specs.job_privacy import DifferentialPrivacy, SecureAggregation
 
+ROBUST_ALGORITHMS = {"Krum": "krum", "Median": "median", "TrimmedMean": "trimmed_mean"}
+"""Names of robust rules among the algorithms, and among the methods."""
+
 
 class ClipWeights(Section):
     """Bounds on a client's weight."""
@@ -27,18 +30,23 @@ class ClipWeights(Section):
 class Weighting(Section):
     """What updates are weighted by."""
 
-    strategy: Literal["num_samples", "uniform", "loss_based", "contribution"] = Field(
-        "num_samples", description="What a client's update is weighted by."
+    strategy: Literal["num_samples", "uniform", "custom", "loss_based", "contribution"] = Field(
+        "num_samples", description="What a client's update is weighted by; custom reads a column of the fleet."
     )
-    normalize: Flag = Field(True, description="Whether the weights are made to sum to 1.")
+    normalize: Flag = Field(
+        True, description="Whether the weights are made to sum to 1; false is for custom weights that are shares."
+    )
     clip_weights: ClipWeights | None = Field(None, description="Bounds on a client's weight.")
 
 
 class KrumConfig(Section):
     """Settings of Krum."""
 
-    num_closest: Count | None = Field(None, description="Nearest updates that an update is compared with.")
-    exclude_furthest: Natural | None = Field(None, description="Furthest updates left out.")
+    num_closest: Count | None = Field(None, description="Most nearest updates that an update is compared with.")
+    exclude_furthest: Natural | None = Field(
+        None,
+        description="Updates that may be hostile, in bulyan too; as many as the number of updates allows if not given.",
+    )
 
 
 class TrimmedMeanConfig(Section):
@@ -53,16 +61,18 @@ class ByzantineRobust(Section):
     """Aggregation that withstands hostile updates."""
 
     enabled: Flag = Field(False, description="Whether robust aggregation is on.")
-    method: Literal["krum", "median", "trimmed_mean", "bulyan"] | None = Field(None, description="Which one.")
-    krum_config: KrumConfig | None = Field(None, description="Settings of Krum.")
+    method: Literal["krum", "median", "trimmed_mean", "bulyan", "multi_krum"] | None = Field(
+        None, description="Which one."
+    )
+    krum_config: KrumConfig | None = Field(None, description="Settings of Krum, Multi-Krum and Bulyan.")
     trimmed_mean_config: TrimmedMeanConfig | None = Field(None, description="Settings of the trimmed mean.")
 
 
 class QualityCheck(Section):
     """One check of an update."""
 
-    name: Name = Field(description="Name of the check, e.g. gradient_norm.")
-    metric: Name | None = Field(None, description="Measure, e.g. l2.")
+    name: Name = Field(description="gradient_norm, parameter_distance, loss_improvement or data_poisoning_score.")
+    metric: Name | None = Field(None, description="parameter_distance: l2, l1, linf or cosine.")
     threshold: Positive | None = Field(None, description="Value above which the action is taken.")
     min_improvement: Number | None = Field(None, description="Improvement below which the action is taken.")
     action: Literal["exclude", "clip", "flag"] = Field("flag", description="What happens to the update.")
@@ -89,6 +99,11 @@ class AggregationSpec(Section):
     algorithm: (
         Literal["FedAvg", "FedProx", "FedOpt", "FedYogi", "FedAdam", "SCAFFOLD", "Krum", "Median", "TrimmedMean"] | None
     ) = Field(None, description="Base algorithm; that of training_config if not given.")
+    updates: Name | None = Field(
+        None,
+        description="Where given updates lie: a folder with an index.json, in the job folder or as a URL. "
+        "The job then trains nothing.",
+    )
     weighting: Weighting | None = Field(None, description="What updates are weighted by.")
     byzantine_robust: ByzantineRobust | None = Field(None, description="Withstand hostile updates.")
     quality_checks: QualityChecks | None = Field(None, description="Checks of each update.")

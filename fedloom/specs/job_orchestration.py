@@ -8,7 +8,7 @@ from fedloom.specs.base import Section
 from fedloom.specs.fields import ClockTimeUtc, Count, Flag, Name, Natural, NotNegative, Positive, Rate, Weekday
 
 ScheduleType = Literal["weekly", "bi_weekly", "on_demand", "cron"]
-SelectionAlgorithm = Literal["random", "importance_sampling", "active_learning", "poisson"]
+SelectionAlgorithm = Literal["random", "importance_sampling", "active_learning", "weighted_random", "poisson"]
 
 
 class JobSchedule(Section):
@@ -32,6 +32,7 @@ class JobEligibility(Section):
     no_active_alerts: Flag = Field(False, description="Leave out clients with active alerts.")
     data_quality_threshold: Rate | None = Field(None, description="Lowest data quality score, 0 to 1.")
     hardware_health_check: Flag = Field(False, description="Admit only clients with healthy hardware.")
+    where: Name | None = Field(None, description="An expression in CEL over the fleet's columns that must be true.")
 
 
 class JobFairness(Section):
@@ -57,6 +58,13 @@ class RoundAggregation(Section):
 
     weights: Literal["num_samples", "uniform", "custom"] = Field(
         "num_samples", description="What a client's update is weighted by."
+    )
+    weight_column: Name | None = Field(
+        None, description="Weights custom: the column of the fleet that holds them, not negative."
+    )
+    over_provision: Rate | None = Field(
+        None,
+        description="Share of clients asked beyond the target, against dropouts; max_clients stays the limit.",
     )
     timeout: Count | None = Field(None, description="Minutes after which updates are no longer waited for.")
     min_quorum: Count | None = Field(None, description="Fewest updates with which a round counts.")

@@ -57,7 +57,9 @@ class SecureAggregation(Section):
 
     enabled: Flag = Field(description="Whether secure aggregation is on.")
     protocol: Literal["threshold_paillier", "MPC", "pairwise", "two_server"] | None = Field(
-        None, description="Protocol; pairwise is SecAgg+ with pairwise masks, and runs for the first two as well."
+        None,
+        description="Protocol; pairwise is SecAgg+ with pairwise masks, and runs for the first two as well; two_server "
+        "gives half of every update to each of two servers that do not work together.",
     )
     threshold: Annotated[Count, Field(ge=2)] | None = Field(
         None, description="Fewest clients whose shares can open the sum, at least 2."

@@ -5,7 +5,9 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from fedloom.specs.base import Section
-from fedloom.specs.fields import Comparison, Count, Flag, Name, Number, Positive, Rate
+from fedloom.specs.fields import Comparison, Count, Flag, Name, NotNegative, Number, Positive, Rate
+
+Fault = Literal["noise", "bias", "dropped_axis", "stuck_axis"]
 
 
 class HoldoutDataset(Section):
@@ -14,7 +16,7 @@ class HoldoutDataset(Section):
     source: Name | None = Field(None, description="Where it lies.")
     size: Count | None = Field(None, description="Number of samples.")
     stratified: Flag = Field(False, description="Whether it keeps the shares of the classes.")
-    stratify_by: tuple[Name, ...] = Field((), description="Further columns whose shares it keeps.")
+    stratify_by: tuple[Name, ...] = Field((), description="Further columns of the data whose shares it keeps.")
 
 
 class MetricTarget(Section):
@@ -47,17 +49,53 @@ class BiasFairness(Section):
     """Whether the model serves all groups alike."""
 
     enabled: Flag = Field(False, description="Whether groups are compared.")
-    disaggregate_by: tuple[Name, ...] = Field((), description="Columns that form the groups.")
-    fairness_threshold: Rate | None = Field(None, description="Largest gap between groups, 0 to 1.")
+    disaggregate_by: tuple[Name, ...] = Field(
+        (), description="Columns of the held-out data that form the groups; those of the validation if not given."
+    )
+    fairness_threshold: Rate | None = Field(
+        None, description="Largest gap between groups in the job's first metric, 0 to 1."
+    )
 
 
 class DriftDetection(Section):
     """Whether the data have moved away from what the model was trained on."""
 
     enabled: Flag = Field(False, description="Whether drift is watched.")
-    method: Literal["PSI", "KS", "concept_drift"] | None = Field(None, description="How drift is measured.")
-    alert_threshold: Positive | None = Field(None, description="Drift from which on an alert is raised.")
-    baseline_distribution: Name | None = Field(None, description="Where the reference distribution lies.")
+    method: Literal["PSI", "KS", "concept_drift"] | None = Field(
+        None, description="How drift is measured; PSI if not given."
+    )
+    alert_threshold: Positive | None = Field(
+        None, description="Drift of a signal above which the gate withholds the model, e.g. 0.2 for PSI."
+    )
+    baseline_distribution: Name | None = Field(
+        None, description="Where the reference distribution lies: a file that `fedloom data baseline` made."
+    )
+
+
+class Robustness(Section):
+    """What faults of sensors do to the model's first metric."""
+
+    faults: Annotated[tuple[Fault, ...], Field(min_length=1)] = Field(
+        ("noise", "bias", "dropped_axis", "stuck_axis"), description="Faults put into the held-out windows."
+    )
+    severity: Positive = Field(
+        0.5, description="Size of noise and bias, in standard deviations of each signal in the held-out data."
+    )
+    max_drop: Positive = Field(0.1, description="How much worse the first metric may get by any of the faults.")
+
+    @model_validator(mode="after")
+    def _once(self) -> Self:
+        if len(set(self.faults)) < len(self.faults):
+            raise ValueError("faults names a fault twice")
+        return self
+
+
+class Confidence(Section):
+    """Targets and thresholds judged on the end of a confidence interval, where the held-out sample is small."""
+
+    level: Annotated[Number, Field(ge=0.5, lt=1)] = Field(0.95, description="Level of the interval, e.g. 0.95.")
+    method: Literal["bootstrap"] = Field("bootstrap", description="How the interval is found.")
+    below: Count = Field(1000, description="Number of held-out windows below which the interval decides.")
 
 
 class ValidationSpec(Section):
@@ -74,6 +112,15 @@ class ValidationSpec(Section):
     disaggregate_by: tuple[Name, ...] = Field((), description="Columns by whose values metrics are broken down.")
     bias_fairness: BiasFairness | None = Field(None, description="Comparison of groups.")
     drift_detection: DriftDetection | None = Field(None, description="Watch over the data.")
+    robustness: Robustness | None = Field(None, description="Metrics under faults of sensors.")
+    confidence: Confidence | None = Field(
+        None, description="Judge limits on a confidence interval; on the value alone if not given."
+    )
+    champion_margin: NotNegative | None = Field(
+        None,
+        description="How much worse than the champion the model may be in the first metric; an interval of the "
+        "difference must show it. The values alone are compared if not given.",
+    )
 
     @model_validator(mode="after")
     def _once(self) -> Self:

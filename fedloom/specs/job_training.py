@@ -67,6 +67,25 @@ class LrSchedule(Section):
         return self
 
 
+class ServerOptimizer(Section):
+    """What the server makes of a round's mean update, in FedOpt and its kin (Reddi et al. 2021)."""
+
+    name: Literal["SGD", "AdaGrad", "Adam", "Yogi"] | None = Field(
+        None, description="The server's optimizer; SGD with momentum is FedAvgM. FedAdam and FedYogi say it themselves."
+    )
+    learning_rate: Positive | None = Field(
+        None, description="The server's step size; 1 for SGD and 0.1 for the others if not given."
+    )
+    momentum: Beta | None = Field(None, description="SGD: momentum; 0.9 if not given.")
+    beta1: Beta | None = Field(
+        None, description="AdaGrad, Adam, Yogi: decay of the first moment; 0.9 if not given, AdaGrad 0."
+    )
+    beta2: Beta | None = Field(None, description="Adam, Yogi: decay of the second moment; 0.99 if not given.")
+    tau: Positive | None = Field(
+        None, description="AdaGrad, Adam, Yogi: how little the step adapts; 0.001 if not given."
+    )
+
+
 class Hyperparameters(Section):
     """Settings of the optimisation."""
 
@@ -80,6 +99,9 @@ class Hyperparameters(Section):
     )
     lr_schedule: LrSchedule | None = Field(None, description="How the learning rate changes from round to round.")
     mu: NotNegative | None = Field(None, description="FedProx: weight of the proximal term.")
+    server_optimizer: ServerOptimizer | None = Field(
+        None, description="FedOpt, FedAdam, FedYogi: what the server makes of the mean update."
+    )
     class_weights: Annotated[tuple[Positive, ...], Field(min_length=2)] | None = Field(
         None, description="Weight of each class in the loss, in the order of labels."
     )

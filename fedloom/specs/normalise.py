@@ -24,6 +24,11 @@ __all__ = ["Normalised", "canonical_job_id", "normalise_job", "origin_of"]
 
 _ABSENT: Any = object()
 _DEFAULT_VERSION = "1.0.0"
+_KIND_MARKS: tuple[tuple[Trail, str], ...] = (
+    (("validation_config", "evaluation_mode"), "evaluate"),
+    (("aggregation_config", "updates"), "aggregate"),
+)
+"""What makes a job of a kind where it does not say its kind."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +69,7 @@ def normalise_job(data: Mapping[str, Any]) -> Normalised:
     if _is_flat(data):
         work.complete_flat(data)
     work.prefix_job_id()
+    work.say_kind()
     return Normalised(work.tree, work.origins, tuple(work.conflicts))
 
 
@@ -185,6 +191,17 @@ class _Work:
         job_id = self.get(("job_metadata", "job_id"))
         if isinstance(job_id, str) and job_id:
             self.tree["job_metadata"]["job_id"] = canonical_job_id(job_id)
+
+    def say_kind(self) -> None:
+        """Write down what kind of job it is, where that follows from the rest and is not training."""
+        metadata = self.tree.get("job_metadata")
+        if not isinstance(metadata, dict) or "kind" in metadata:
+            return
+        for trail, kind in _KIND_MARKS:
+            if self.get(trail) not in (_ABSENT, None, False):
+                metadata["kind"] = kind
+                self.origins[("job_metadata", "kind")] = origin_of(self.origins, trail)
+                return
 
 
 def _copy(value: Any) -> Any:

@@ -74,6 +74,15 @@ def _write(folder: Path, name: str, template: str) -> None:
         text = text.replace(_SCHEMA_MARK, f"$schema={SCHEMA_FOLDER}/")
         text = text.replace(_DATE_MARK, today).replace(_NAME_MARK, short)
         (folder / source.name).write_text(text, encoding="utf-8")
+    _copy_models(HERE / "templates" / template, folder)
+
+
+def _copy_models(template: Path, folder: Path) -> None:
+    """A template's trained model and updates, so that a new job runs as it stands."""
+    for source in sorted([*template.rglob("*.safetensors"), *template.rglob("*.json")]):
+        target = folder / source.relative_to(template)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(source, target)
 
 
 def _check_name(name: str) -> None:

@@ -70,6 +70,11 @@ class EligibilityCriteria(Section):
     geographic_region: tuple[str, ...] = Field(
         (), description="Regions admitted; empty admits all. Reads column geographic_region."
     )
+    where: Name | None = Field(
+        None,
+        description="An expression in CEL over the fleet's columns that must be true, e.g. "
+        '\'data_samples > 1000 && operator in ["north", "south"]\'.',
+    )
     custom_criteria: dict[str, CustomValue] = Field(
         default_factory=dict,
         description="Criteria on columns of the fleet: 'X: value' asks for equality, 'X: [a, b]' for "
@@ -104,7 +109,9 @@ class SelectionAlgorithm(Section):
     max_clients: Count | None = Field(None, description="Most clients drawn.")
     stratify_by: tuple[Dimension, ...] = Field((), description="Columns over which draws are spread evenly.")
     sampling_weights: dict[str, Weight | dict[str, Weight]] | None = Field(
-        None, description="Weights by dimension and value, for weighted_random."
+        None,
+        description="For weighted_random: 'COLUMN: {VALUE: WEIGHT}' weighs clients by a value, 'COLUMN: WEIGHT' by the "
+        "size of a number.",
     )
     importance_metric: Literal["data_volume", "data_diversity", "model_contribution", "loss_gradient"] | None = Field(
         None, description="What importance_sampling weighs clients by."
@@ -112,9 +119,32 @@ class SelectionAlgorithm(Section):
     exploration_rate: Rate | None = Field(
         None, description="Share of draws made at random instead, 0 to 1 (epsilon-greedy)."
     )
+    on_shortfall: Literal["fail", "skip_round", "wait"] = Field(
+        "fail",
+        description="What happens when too few clients are eligible: the run ends, the round passes without training, "
+        "or the round waits for the next period of the fairness policy.",
+    )
+    max_wait: Count | None = Field(None, description="For on_shortfall wait: minutes waited at most.")
+
+    @field_validator("sampling_weights")
+    @classmethod
+    def _some_weight(
+        cls, weights: dict[str, Weight | dict[str, Weight]] | None
+    ) -> dict[str, Weight | dict[str, Weight]] | None:
+        for column, weight in (weights or {}).items():
+            if not _COLUMN.fullmatch(column):
+                raise ValueError(f"{column!r} names no fleet column")
+            if isinstance(weight, dict) and not any(weight.values()):
+                raise ValueError(f"{column} gives no value a weight above 0, so no client could be drawn")
+        plain = [weight for weight in (weights or {}).values() if not isinstance(weight, dict)]
+        if plain and not any(plain):
+            raise ValueError("the weights of columns are all 0, so no client could be drawn")
+        return weights
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:
+        if (self.max_wait is not None) != (self.on_shortfall == "wait"):
+            raise ValueError("on_shortfall: wait and max_wait (minutes) belong together")
         low, high = self.min_clients, self.max_clients
         if low is not None and high is not None and low > high:
             raise ValueError(f"min_clients ({low}) is above max_clients ({high})")

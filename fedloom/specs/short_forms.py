@@ -44,6 +44,7 @@ FLAT: dict[str, Trail] = {
     **_below(
         ("job_metadata",),
         "job_id",
+        "kind",
         "name",
         "description",
         "owner",

@@ -13,9 +13,10 @@ from fedloom.specs.canonical import plain, restore
 from fedloom.tasks.errors import ConfigurationError, StoreError
 from fedloom.tasks.recipe import ModelRecipe, Recipe
 from fedloom.tasks.step import Run
+from fedloom.tasks.versions import next_version
 from fedloom.tasks.window_spec import WindowSpec
 
-_FIELDS = frozenset({"run_id", "model_digest", "model", "inputs", "metrics", "holdout"})
+_FIELDS = frozenset({"run_id", "model_version", "model_digest", "model", "inputs", "metrics", "holdout"})
 
 
 def _key(run: Run) -> str:
@@ -73,13 +74,34 @@ def own_recipe(run: Run, pointer: dict[str, Any]) -> Recipe:
     return replace(run.recipe, model=model, inputs=inputs)
 
 
-def promote(run: Run, round: int, evaluation: dict[str, Any]) -> None:
-    """Point to the model of a run; the same run may do so again without effect."""
+def promote(run: Run, round: int, evaluation: dict[str, Any], holder: dict[str, Any] | None) -> str:
+    """Point to the model of a run; the same run may do so again without effect.
+
+    Args:
+        run: The run.
+        round: Its last round.
+        evaluation: What "evaluate" found of its model.
+        holder: The pointer as it is; None where there is none.
+
+    Returns:
+        The version of the model.
+
+    Raises:
+        StoreError: when the pointer has no version that could grow.
+    """
+    if holder is not None and holder["run_id"] == run.run_id:
+        version = str(holder["model_version"])
+    else:
+        before = holder["model_version"] if holder is not None else None
+        try:
+            version = next_version(run.recipe.model_version, before, run.recipe.increment)
+        except ValueError as error:
+            raise StoreError(f"{_key(run)} in the run store {run.store.url} has no version: {before!r}") from error
     run.store.write_json(
         _key(run),
         {
             "job_id": run.recipe.job_id,
-            "model_version": run.recipe.model_version,
+            "model_version": version,
             "run_id": run.run_id,
             "round": round,
             "model_digest": evaluation["model_digest"],
@@ -89,3 +111,4 @@ def promote(run: Run, round: int, evaluation: dict[str, Any]) -> None:
             "holdout": evaluation["holdout"],
         },
     )
+    return version

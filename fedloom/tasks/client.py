@@ -69,6 +69,7 @@ class ClientUpdate:
         loss: Mean loss per window over the last local epoch.
         within: Whether the update kept its length, as it was within the clipping norm or there is none.
         control: The client's next control variate, where it trained with one.
+        loss_before: Mean loss per window of the received model, where the order asks for it.
     """
 
     delta: State
@@ -76,6 +77,7 @@ class ClientUpdate:
     loss: float
     within: bool = True
     control: State | None = None
+    loss_before: float | None = None
 
 
 def make_order(
@@ -148,6 +150,7 @@ def fit(
         # From here on: waiting for another client of this process is no fault of this one.
         deadline = time.monotonic() + order.training.client_timeout_s
         load_state(model, start)
+        before = _loss_as_received(order, windows, model) if order.training.loss_before else None
         model.train()
         if order.privacy is not None and order.privacy.unit == "record":
             assert noise is not None, "privacy of records needs noise"
@@ -164,7 +167,7 @@ def fit(
     tensors = (*delta.values(), *(control or {}).values())
     if not math.isfinite(loss) or not all(bool(torch.isfinite(tensor).all()) for tensor in tensors):
         raise DropoutError("training diverged: the update is not finite")
-    return ClientUpdate(delta, len(windows.x), loss, within, control)
+    return ClientUpdate(delta, len(windows.x), loss, within, control, before)
 
 
 def clipped(delta: State, norm: float) -> State:
@@ -239,6 +242,17 @@ def _epochs(
                     parameter.grad.add_(step)
             optimise.step()
             total += loss.item() * len(batch)
+    return total / len(x)
+
+
+@torch.no_grad()
+def _loss_as_received(order: Order, windows: Windows, model: nn.Module) -> float:
+    x = torch.from_numpy(windows.x)
+    y = _targets(order, windows, x)
+    measure, total = loss_function(order.training), 0.0
+    model.eval()
+    for batch in torch.split(torch.arange(len(x)), order.training.batch_size):
+        total += float(measure(model(x[batch]), y[batch])) * len(batch)
     return total / len(x)
 
 

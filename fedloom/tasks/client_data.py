@@ -7,12 +7,13 @@ client that cannot read its data is a dropout, and its reason is kept as evidenc
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import IO, TYPE_CHECKING, Any
 
 from fedloom.specs.locations import Location, parse_location, resolve_inside
+from fedloom.tasks.group_columns import Column, GroupColumnError, majority, read_column
 from fedloom.tasks.memory import shortage
 from fedloom.tasks.window_spec import WindowSpec
 
@@ -44,10 +45,27 @@ class Windows:
         x: float32 [windows, window_size, channels].
         y: int64 [windows], the most frequent class in each window (on a tie the larger number), or float32
             [windows], the mean of its true values.
+        starts: int64 [windows], the row of the file that each window starts with.
+        recordings: int64 [windows], which of the file's recordings each window is of.
+        columns: The groups of the windows, by column.
     """
 
     x: NDArray[np.float32]
     y: NDArray[np.int64] | NDArray[np.float32] | None
+    starts: NDArray[np.int64] | None = None
+    recordings: NDArray[np.int64] | None = None
+    columns: Mapping[str, Column] = field(default_factory=dict)
+
+    def take(self, rows: NDArray[np.int64]) -> Windows:
+        """Some of the windows."""
+        return replace(
+            self,
+            x=self.x[rows],
+            y=None if self.y is None else self.y[rows],
+            starts=None if self.starts is None else self.starts[rows],
+            recordings=None if self.recordings is None else self.recordings[rows],
+            columns={name: column.take(rows) for name, column in self.columns.items()},
+        )
 
 
 def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
@@ -69,7 +87,7 @@ def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
     for channel, name in enumerate(spec.signals):
         mean, std = (spec.mean[channel], spec.std[channel]) if spec.mean else (0.0, 1.0)
         signals[:, channel] = _signal(table, name, mean, std)
-    starts = _starts(table, spec)
+    starts, recordings = _starts(table, spec)
     size = len(starts) * spec.window_size * len(spec.signals) * 4
     if size > _MAX_WINDOW_BYTES:
         raise ClientDataError(
@@ -81,7 +99,14 @@ def read_windows(location: str, root: Path, spec: WindowSpec) -> Windows:
     x = sliding_window_view(signals, spec.window_size, axis=0)[starts].transpose(0, 2, 1)
     labelled = spec.label_column is not None and spec.label_column in table.column_names
     y = _targets(table, spec, starts) if labelled else None
-    return Windows(np.ascontiguousarray(x), y)
+    return Windows(np.ascontiguousarray(x), y, starts, recordings, _groups(table, starts, spec))
+
+
+def _groups(table: pa.Table, starts: NDArray[np.int64], spec: WindowSpec) -> dict[str, Column]:
+    try:
+        return {name: read_column(table.column(name), name, starts, spec.window_size) for name in spec.group_columns}
+    except GroupColumnError as error:
+        raise ClientDataError(str(error)) from error
 
 
 def _targets(table: pa.Table, spec: WindowSpec, starts: NDArray[np.int64]) -> NDArray[np.int64] | NDArray[np.float32]:
@@ -110,6 +135,7 @@ def _read_table(location: str, root: Path, spec: WindowSpec) -> pa.Table:
                 needed.append(spec.label_column)
             if SERIES_COLUMN in columns:
                 needed.append(SERIES_COLUMN)
+            needed += spec.group_columns
             needed = list(dict.fromkeys(needed))
             _check_columns(columns, needed)
             table: pa.Table = read(needed)
@@ -135,6 +161,19 @@ def _open(text: str, root: Path) -> Iterator[tuple[IO[bytes], str]]:
     stream = _open_url(location.path) if location.kind == "url" else _open_file(location, root)
     with stream:
         yield stream, suffix
+
+
+def open_location(text: str, root: Path) -> IO[bytes]:
+    """Open what a spec names: a path inside root, ``dataset:NAME/FILE`` or an fsspec URL.
+
+    Raises:
+        ClientDataError: when it leads elsewhere or cannot be opened.
+    """
+    try:
+        location = parse_location(text)
+    except ValueError as error:
+        raise ClientDataError(str(error)) from error
+    return _open_url(location.path) if location.kind == "url" else _open_file(location, root)
 
 
 def _open_file(location: Location, root: Path) -> IO[bytes]:
@@ -232,8 +271,8 @@ def _signal(table: pa.Table, name: str, mean: float, std: float, role: str = "si
     return scaled
 
 
-def _starts(table: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
-    """First rows of all windows, recording by recording."""
+def _starts(table: pa.Table, spec: WindowSpec) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """First rows of all windows, recording by recording, and the recordings."""
     import numpy as np
 
     rows = table.num_rows
@@ -249,12 +288,13 @@ def _starts(table: pa.Table, spec: WindowSpec) -> NDArray[np.int64]:
         what = f"{rows} rows" if len(lengths) == 1 else f"at most {lengths.max()} rows in one recording"
         raise ClientDataError(f"{what}, fewer than one window of {spec.window_size}")
     long = lengths >= spec.window_size
-    return np.concatenate(
+    starts = np.concatenate(
         [
             np.arange(first, last - spec.window_size + 1, spec.stride, dtype=np.int64)
             for first, last in zip(edges[:-1][long], edges[1:][long], strict=True)
         ]
     )
+    return starts, np.searchsorted(edges, starts, side="right") - 1
 
 
 def _labels(table: pa.Table, name: str) -> NDArray[np.int64]:
@@ -305,13 +345,7 @@ def _majority(labels: NDArray[np.int64], starts: NDArray[np.int64], size: int) -
     classes = np.unique(labels)
     if len(classes) > _MAX_CLASSES:
         raise ClientDataError(f"{len(classes)} different labels, more than {_MAX_CLASSES}: not a class label")
-    winner = np.zeros(len(starts), dtype=np.int64)
-    most = np.zeros(len(starts), dtype=np.int64)
-    for label in classes:  # ascending, so that >= gives ties to the larger label
-        seen = np.concatenate([[0], np.cumsum(labels == label)])
-        count = seen[starts + size] - seen[starts]
-        winner, most = np.where(count >= most, label, winner), np.maximum(count, most)
-    return winner
+    return majority(labels, starts, size)
 
 
 def _reason(error: BaseException) -> str:

@@ -28,6 +28,7 @@ from fedloom.tasks.secure_aggregation.identity import (
 
 CLIENTS_VARIABLE = "FEDLOOM_CLIENTS"
 SERVER_VARIABLE = "FEDLOOM_SERVER"
+SECOND_SERVER_VARIABLE = "FEDLOOM_SECOND_SERVER"
 _PLAIN = re.compile(r"[A-Za-z0-9_-][A-Za-z0-9._-]{0,99}")
 
 
@@ -47,6 +48,15 @@ def server_folder() -> Path:
         ConfigurationError: when there is no home folder and the variable is not set.
     """
     return _root(SERVER_VARIABLE, "server")
+
+
+def second_server_folder() -> Path:
+    """The own folder of the second of two servers: FEDLOOM_SECOND_SERVER, or the platform's convention.
+
+    Raises:
+        ConfigurationError: when there is no home folder and the variable is not set.
+    """
+    return _root(SECOND_SERVER_VARIABLE, "second-server")
 
 
 def _root(variable: str, name: str) -> Path:

@@ -41,6 +41,6 @@ def step(place: Place) -> StepResult:
     }
     if recipe.privacy is not None:
         outputs["clip"] = recipe.privacy.clip
-    if recipe.masking is not None:
+    if recipe.masking is not None and recipe.masking.protocol == "pairwise":
         outputs["chunks"] = list(range(chunks(recipe.masking.parameters)))
     return StepResult(outputs, files)

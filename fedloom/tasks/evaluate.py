@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -12,36 +13,71 @@ from fedloom.specs.canonical import sha256
 from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError
-from fedloom.tasks.metrics import Metrics, compute
-from fedloom.tasks.model_store import read_model
+from fedloom.tasks.measured import beside_clients
+from fedloom.tasks.metrics import DRIFT, Metrics, compute, of_predictions
+from fedloom.tasks.model_store import read_model, tensors_to_bytes
 from fedloom.tasks.models import State, build_model, load_state, loss_function
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.seeds import seed_sequence, torch_seed
 from fedloom.tasks.step import Place, Run, StepResult
+from fedloom.tasks.window_spec import WindowSpec
 
 _BATCH = 512
 
 
+@dataclass(frozen=True)
+class Predictions:
+    """What a model says of windows: scores as `fedloom.tasks.metrics.compute` takes them, and the mean loss."""
+
+    scores: NDArray[np.float64]
+    loss: float
+
+    @property
+    def finite(self) -> bool:
+        """Whether all of it are numbers."""
+        return bool(np.isfinite(self.scores).all() and np.isfinite(self.loss))
+
+
 def step(place: Place) -> StepResult:
-    """Compute the job's metrics on the holdout; without a holdout there are none, and the gate says so."""
+    """Compute the job's metrics on the holdout; without a holdout there are none, and the gate says so.
+
+    Where clients have measured the model too, their values have the plain names.
+    """
+    return beside_clients(place, held_out(place))
+
+
+def held_out(place: Place) -> StepResult:
+    """The job's metrics on the holdout."""
     run = place.run
     digest = place.result("aggregate")["outputs"]["model_digest"]
-    if run.recipe.evaluation.holdout is None:
-        return StepResult(
-            {"model_digest": digest, "windows": 0, "metrics": {}, "undefined": {}, "finite": True, "holdout": None}
-        )
-    windows, state = read_holdout(run, run.recipe), read_model(run.store, digest)
-    holdout, metrics = holdout_digest(windows), measure(run.recipe, state, windows)
-    return StepResult(
-        {
-            "model_digest": digest,
+    state = read_model(run.store, digest)
+    found = {"model_digest": digest, "windows": 0, "holdout": None, "undefined": {}, "finite": True}
+    metrics = _beside(place, state)
+    if run.recipe.evaluation.holdout is not None:
+        windows = read_holdout(run, run.recipe)
+        measured = measure(run.recipe, state, windows)
+        metrics = {**measured.values, **metrics}
+        found |= {
             "windows": len(windows.x),
-            "holdout": holdout,
-            "metrics": dict(metrics.values),
-            "undefined": dict(metrics.undefined),
-            "finite": metrics.finite,
+            "holdout": holdout_digest(windows),
+            "undefined": dict(measured.undefined),
+            "finite": measured.finite,
         }
-    )
+    return StepResult({**found, "metrics": metrics})
+
+
+def _beside(place: Place, state: State) -> dict[str, float]:
+    """The job's metrics of the data and of the model itself, except those that no two measurements agree on."""
+    names = place.run.recipe.evaluation.metrics
+    values: dict[str, float] = {}
+    if "model_bytes" in names:
+        values["model_bytes"] = len(tensors_to_bytes(state))
+    if "parameters" in names:
+        values["parameters"] = sum(tensor.numel() for tensor in state.values())
+    for name in sorted(DRIFT & set(names)):
+        signals = Place(place.run, 0).result("validate")["outputs"]["drift"] or {}
+        values[name] = max(one[name.removeprefix("drift_")] for one in signals.values())
+    return values
 
 
 def read_holdout(run: Run, recipe: Recipe) -> Windows:
@@ -56,7 +92,7 @@ def read_holdout(run: Run, recipe: Recipe) -> Windows:
     """
     settings, limit = run.recipe.evaluation, run.recipe.training.client_timeout_s
     try:
-        windows = run.windows.read(settings.holdout or "", run.folder, recipe.inputs, limit)
+        windows = run.windows.read(settings.holdout or "", run.folder, _with_columns(recipe), limit)
     except ClientDataError as error:
         raise RunError(f"the holdout cannot be read: {error}") from error
     classes = recipe.model.classes
@@ -65,8 +101,15 @@ def read_holdout(run: Run, recipe: Recipe) -> Windows:
     if settings.holdout_size is None or settings.holdout_size >= len(windows.x):
         return windows
     rng = np.random.default_rng(seed_sequence(run.recipe.seed, "holdout"))
-    rows = _sample(windows.y if settings.stratified else None, len(windows.x), settings.holdout_size, rng)
-    return Windows(windows.x[rows], None if windows.y is None else windows.y[rows])
+    strata = [windows.columns[name].codes for name in settings.stratify_by]
+    if settings.stratified and windows.y is not None:
+        strata.insert(0, windows.y.astype(np.int64))
+    return windows.take(_sample(strata, len(windows.x), settings.holdout_size, rng))
+
+
+def _with_columns(recipe: Recipe) -> WindowSpec:
+    asked = recipe.evaluation
+    return replace(recipe.inputs, group_columns=tuple(dict.fromkeys((*asked.groups, *asked.stratify_by))))
 
 
 def holdout_digest(windows: Windows) -> str:
@@ -76,16 +119,25 @@ def holdout_digest(windows: Windows) -> str:
 
 
 def measure(recipe: Recipe, state: State, windows: Windows) -> Metrics:
-    """The job's metrics for one model."""
+    """The job's metrics of predictions, for one model."""
+    return measure_predictions(recipe, windows, predict(recipe, state, windows))
+
+
+def measure_predictions(recipe: Recipe, windows: Windows, predictions: Predictions) -> Metrics:
+    """The same, from predictions on these windows."""
+    evaluation, names = recipe.evaluation, of_predictions(recipe.evaluation.metrics)
+    if not predictions.finite:
+        return Metrics({}, dict.fromkeys(names, "the model's scores are not finite"), finite=False)
+    scores, loss = predictions.scores, predictions.loss
+    return compute(names, recipe.model.output, windows.y, scores, evaluation.threshold, loss)
+
+
+def predict(recipe: Recipe, state: State, windows: Windows) -> Predictions:
+    """What a model says of windows."""
     with repeatable(recipe.threads, torch_seed(recipe.seed, "evaluate")):
         model = build_model(recipe.model)
         load_state(model, state)
-        scores, loss = _scores(recipe, model.eval(), windows)
-    if not np.isfinite(scores).all() or not np.isfinite(loss):
-        reason = "the model's scores are not finite"
-        return Metrics({}, dict.fromkeys(recipe.evaluation.metrics, reason), finite=False)
-    evaluation = recipe.evaluation
-    return compute(evaluation.metrics, recipe.model.output, windows.y, scores, evaluation.threshold, loss)
+        return Predictions(*_scores(recipe, model.eval(), windows))
 
 
 @torch.no_grad()
@@ -114,13 +166,13 @@ def _probability(output: str, out: torch.Tensor) -> torch.Tensor:
     return out.softmax(dim=1) if output == "multi_class" else out.squeeze(1).sigmoid()
 
 
-def _sample(y: NDArray[Any] | None, count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
-    """Rows of a sample, sorted; with labels, each keeps its share, rounded by largest remainders."""
-    if y is None:
+def _sample(strata: list[NDArray[np.int64]], count: int, size: int, rng: np.random.Generator) -> NDArray[np.int64]:
+    """Rows of a sample, sorted; each combination of the strata keeps its share, rounded by largest remainders."""
+    if not strata:
         return np.sort(rng.choice(count, size, replace=False))
-    labels, counts = np.unique(y, return_counts=True)
+    _, of, counts = np.unique(np.stack(strata), axis=1, return_inverse=True, return_counts=True)
     shares = size * counts / count
     quota = np.floor(shares).astype(int)
     quota[np.argsort(quota - shares, kind="stable")[: size - quota.sum()]] += 1
-    drawn = [rng.choice(np.flatnonzero(y == label), n, replace=False) for label, n in zip(labels, quota, strict=True)]
-    return np.sort(np.concatenate(drawn))
+    rows = [np.flatnonzero(of.reshape(-1) == stratum) for stratum in range(len(counts))]
+    return np.sort(np.concatenate([rng.choice(one, n, replace=False) for one, n in zip(rows, quota, strict=True)]))

@@ -3,16 +3,22 @@
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 import torch
 
+from fedloom.tasks.aggregation.combine import Combined, combine
+from fedloom.tasks.aggregation.updates import Update, read_updates
+from fedloom.tasks.halves import session as halves
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import bytes_to_tensors
 from fedloom.tasks.models import State
+from fedloom.tasks.secure_aggregation.masks import Ring
 from fedloom.tasks.secure_aggregation.quantise import Quantiser, ring_type
+from fedloom.tasks.secure_aggregation.server import AbortError
 from fedloom.tasks.select import cohort_shards
 from fedloom.tasks.step import Place
 
@@ -32,6 +38,7 @@ class Gathered:
         aborted: Why a session of secure aggregation gave no sum; None when it did.
         session: The numbers of that session.
         within: Clients whose updates were within the clipping norm, where the next round's follows from it.
+        combined: What became of single updates, where the server compares them; then there is no total.
     """
 
     total: State
@@ -44,16 +51,22 @@ class Gathered:
     aborted: str | None = None
     session: dict[str, int] | None = None
     within: int = 0
+    combined: Combined | None = None
+
+
+def updates_step(place: Place) -> str:
+    """The step that updates come from."""
+    return "collect" if place.run.recipe.kind == "aggregate" else "train"
 
 
 def gather(place: Place) -> Gathered:
     """Sum the shards' sums."""
     shards = cohort_shards(place)
-    results = [place.result("train", shard=i) for i in range(len(shards))]
+    results = [place.result(updates_step(place), shard=i) for i in range(len(shards))]
     dropouts: list[dict[str, str]] = []
     for clients, result in zip(shards, results, strict=True):
         if "lost" in result:
-            reason = f"the shard was lost: {result['lost']}"
+            reason = f"{LOST_SHARD}: {result['lost']}"
             dropouts += [{"client": client, "reason": reason} for client in clients]
         else:
             dropouts += result["outputs"]["dropouts"]
@@ -62,6 +75,8 @@ def gather(place: Place) -> Gathered:
     total: State = {}
     within = 0
     for shard, _ in arrived:
+        if "update" not in results[shard]["files"]:
+            continue
         if "within" in results[shard]["files"]:
             within += int(json.loads(place.file("train", "within", shard)))
         part = bytes_to_tensors(place.file("train", "update", shard), f"the update of shard {shard}")
@@ -76,6 +91,25 @@ def gather(place: Place) -> Gathered:
         loss=_mean_loss([outputs for _, outputs in arrived]),
         bytes_up=sum(outputs["bytes_up"] for _, outputs in arrived),
         within=within,
+    )
+
+
+def gather_single(place: Place) -> Gathered:
+    """Read the updates of single clients and make one of them."""
+    step = updates_step(place)
+    shards = [i for i in range(len(cohort_shards(place))) if "updates" in place.result(step, i)["files"]]
+    updates: list[Update] = []
+    for shard in shards:
+        updates += read_updates(place.file(step, "updates", shard), f"the updates of shard {shard}")
+    now = place.round if step == "train" else int(place.result("select")["outputs"]["now"])
+    made = combine(place.run.recipe.aggregation, updates, now)
+    return replace(
+        gather(place),
+        weight=made.weight,
+        participants=made.participants,
+        samples=made.samples,
+        loss=made.loss,
+        combined=made,
     )
 
 
@@ -95,30 +129,45 @@ def gather_masked(place: Place, model: State) -> Gathered:
         place: The round.
         model: The model that the clients started from; an update has its names and shapes.
     """
-    rules, lost = session.masking(place), session.dropouts(place)
-    pieces = [place.result("unmask", i) for i in place.result("distribute")["outputs"]["chunks"]]
-    sent = sum(file["bytes"] for stage in session.STAGES for file in _files(place, stage))
-    aborted = next((p["outputs"]["aborted"] for p in pieces if p["outputs"]["aborted"]), None)
-    if aborted is not None:
-        return Gathered({}, 0.0, 0, lost, None, None, sent, aborted)
-    kind = ring_type(rules.ring_bits)
-    parts = [np.frombuffer(place.file("unmask", "sum", i), kind) for i in range(len(pieces))]
+    rules = session.masking(place)
+    two = rules.protocol == "two_server"
+    stages = halves.STAGES if two else session.STAGES
+    lost = session.dropouts(place, stages) + (halves.refused(place) if two else [])
+    sent = sum(file["bytes"] for stage in stages for file in _files(place, stage))
+    try:
+        opened = halves.opened(place) if two else unmasked(place)
+    except AbortError as error:
+        return Gathered({}, 0.0, 0, lost, None, None, sent, str(error))
     quantiser = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max)
-    values, weight, count = quantiser.decode(np.concatenate(parts))
+    values, weight, count = quantiser.decode(opened)
     flat = torch.from_numpy(values)
     sizes = [tensor.numel() for _, tensor in sorted(model.items())]
     split = zip(sorted(model.items()), torch.split(flat, sizes), strict=True)
     total = {name: part.reshape(tensor.shape) for (name, tensor), part in split}
     terms = session.session_terms(place)
+    shared = {"servers": 2} if two else {"neighbours": terms.neighbours, "threshold": terms.threshold}
     numbers = {
         "clients": len(terms.clients),
-        "neighbours": terms.neighbours,
-        "threshold": terms.threshold,
+        **shared,
         "survivors": terms.survivors,
         "ring_bits": rules.ring_bits,
         "bits": rules.bits,
     }
     return Gathered(total, weight, count, lost, None, None, sent, session=numbers)
+
+
+def unmasked(place: Place) -> Ring:
+    """The sum, from the pieces in which its masks were taken out.
+
+    Raises:
+        AbortError: when the session gave none.
+    """
+    pieces = place.result("distribute")["outputs"]["chunks"]
+    for i in pieces:
+        if aborted := place.result("unmask", i)["outputs"]["aborted"]:
+            raise AbortError(aborted)
+    kind = ring_type(session.masking(place).ring_bits)
+    return np.concatenate([np.frombuffer(place.file("unmask", "sum", i), kind) for i in pieces])
 
 
 def _mean_loss(outputs: list[dict[str, Any]]) -> float | None:

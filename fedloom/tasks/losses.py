@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from fedloom.tasks.errors import ConfigurationError, RunError, StoreError, one_line
 from fedloom.tasks.step import Place, Run
 
+LOST_SHARD = "the shard was lost"
+"""How the reason of a dropout begins that is an engine's doing, not the client's."""
 _NO_WORD = "it ended without a result or a word: killed, evicted or out of time"
 
 

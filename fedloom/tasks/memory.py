@@ -32,8 +32,8 @@ def training_bytes(
     copies = 4 + _optimizer_copies(training)
     copies += 8 if training.algorithm == "SCAFFOLD" else 0  # own, server's, shift, new; sum and change, double
     batch = training.batch_size if windows is None else min(windows, training.batch_size)
-    activations = 0 if model.architecture == "Custom" else batch * _activations(model)
-    return parameters * (copies * _FLOAT + _DOUBLE) + 2 * activations * _FLOAT
+    kept = 0 if model.architecture == "Custom" else batch * activations(model)
+    return parameters * (copies * _FLOAT + _DOUBLE) + 2 * kept * _FLOAT
 
 
 def available_bytes() -> int:
@@ -86,7 +86,7 @@ def _optimizer_copies(training: TrainingRecipe) -> int:
     return 1 if training.optimizer == "AdaGrad" or settings.get("momentum") else 0
 
 
-def _activations(model: ModelRecipe) -> int:
+def activations(model: ModelRecipe) -> int:
     """Numbers kept for the backward pass of one window."""
     layers = network(model)
     if isinstance(layers, Dense):

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Mapping
 from typing import Any
 
 from fedloom.tasks.errors import ConfigurationError
+from fedloom.tasks.metrics import HOLDOUT
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run, StepResult
+
+BASELINE = "Run without the privacy that the job promises: a baseline for comparison, never released."
 
 
 def step(place: Place) -> StepResult:
@@ -23,6 +28,10 @@ def step(place: Place) -> StepResult:
         "summary": store.write_json(place.key("summary.json"), summary),
         "page": store.write(place.key("summary.md"), as_markdown(last, summary).encode()),
     }
+    if wants_page(place):
+        from fedloom.tasks.reporting.files import store_page
+
+        files["report"] = store_page(place)
     gate = summary["gate"]
     return StepResult(
         {
@@ -35,6 +44,12 @@ def step(place: Place) -> StepResult:
         },
         files,
     )
+
+
+def wants_page(place: Place) -> bool:
+    """Whether the job asks for the HTML page among the run's objects."""
+    store, key = place.run.store, place.run.key("about.json")
+    return store.exists(key) and store.read_json(key).get("report", {}).get("format") == "html"
 
 
 def last_round(run: Run) -> Place:
@@ -59,9 +74,11 @@ def summarise(last: Place) -> dict[str, Any]:
     end, gate = lines[-1], last.result("gate")
     outputs = gate["outputs"]
     return {
+        "kind": last.run.recipe.kind,
         "run_id": last.run.run_id,
         "plan_digest": last.run.plan_digest,
         "model_digest": end["model_digest"],
+        "model_version": outputs["model_version"],
         "rounds": end["round"],
         "metrics": end["metrics"],
         "undefined": end["undefined"],
@@ -72,12 +89,48 @@ def summarise(last: Place) -> dict[str, Any]:
             "checks": outputs["checks"],
             "evidence": gate["files"]["evidence"]["key"],
         },
+        "measured": measured_by_clients(last),
         "privacy": _privacy(last.run.recipe, end),
+        "baseline": last.run.recipe.baseline,
         "participation": {
             "asked": sum(line["cohort"] for line in lines),
             "updates": sum(line["participants"] for line in lines),
         },
     }
+
+
+def fate(summary: Mapping[str, Any]) -> str:
+    """What the gate's decision means for the model."""
+    if summary["kind"] == "evaluate":
+        kept = summary["gate"]["decision"] == "pass"
+        return f"the model {'keeps' if kept else 'does not keep'} the limits; the champion is as it was"
+    version = summary["model_version"]
+    return f"promoted to champion, version {version}" if version is not None else "the model is not released"
+
+
+def measured_by_clients(last: Place) -> dict[str, Any] | None:
+    """What the clients' figures give besides the metrics: pooled, and by group; None where they measured nothing."""
+    if last.run.recipe.measuring is None:
+        return None
+    pooled, groups = (json.loads(last.file("aggregate", role)) for role in ("pooled", "groups"))
+    return {"clients": last.result("aggregate")["outputs"]["participants"], "pooled": pooled, "groups": groups}
+
+
+def _measured(measured: Mapping[str, Any] | None, names: list[str]) -> list[str]:
+    """Pooled metrics and those of groups, as tables."""
+    if measured is None:
+        return []
+    pooled = measured["pooled"]["metrics"]
+    lines = ["", "Over the windows of all clients together, where counts give that exactly:", ""]
+    lines += _table(["metric", "pooled"], [[name, f"{value:.4f}"] for name, value in pooled.items()])
+    if not measured["groups"]:
+        return lines
+    rows = [
+        [group["column"], group["value"], str(group["clients"]), str(group["windows"])]
+        + [f"{group['metrics'][name]:.4f}" if name in group["metrics"] else "–" for name in names]
+        for group in measured["groups"]
+    ]
+    return [*lines, "", "Clients by group:", "", *_table(["column", "value", "clients", "windows", *names], rows)]
 
 
 def _privacy(recipe: Recipe, end: dict[str, Any]) -> dict[str, Any] | None:
@@ -102,13 +155,14 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
     lines = [
         f"# Run {summary['run_id']}",
         "",
-        f"Gate: **{gate['decision']}**, {'promoted to champion' if gate['promoted'] else 'not released'}. "
-        f"Ended after round {summary['rounds']}: {gate['stop_reason']}.",
+        f"Gate: **{gate['decision']}**, {fate(summary)}. Ended after round {summary['rounds']}: {gate['stop_reason']}.",
         "",
         *_table(["check", "outcome", "reason"], [[c["name"], c["outcome"], c["reason"]] for c in gate["checks"]]),
         "",
         *_table(["round", "clients", "loss", "epsilon", *names], [_row(line, names) for line in progress(last).lines]),
+        *_measured(summary["measured"], [name for name in names if not name.startswith(HOLDOUT)]),
         *([] if privacy is None else ["", privacy["statement"]]),
+        *(["", f"**{BASELINE}**"] if summary["baseline"] else []),
         "",
         f"- model `{summary['model_digest']}`",
         f"- plan `{summary['plan_digest']}`",

@@ -14,6 +14,7 @@ from fedloom.tasks.store import Stored
 
 _FIELDS = frozenset(
     {"round", "cohort", "participants", "dropouts", "train_loss", "epsilon", "model_digest", "metrics", "undefined"}
+    | {"skipped", "quorum_met"}
 )
 
 
@@ -33,7 +34,7 @@ def progress(place: Place) -> Progress:
     """
     lines = (*_earlier(place), round_line(place))
     recipe = place.run.recipe
-    reason = early_stop(recipe.evaluation, [line["metrics"] for line in lines])
+    reason = early_stop(recipe.evaluation, [line["metrics"] for line in lines if line["skipped"] is None])
     if reason is None and place.round >= recipe.rounds:
         reason = "the last round is done"
     return Progress(lines, reason)
@@ -47,7 +48,7 @@ def early_stop(settings: EvaluationRecipe, metrics: list[dict[str, float]]) -> s
         metrics: Metrics of each round, in order.
     """
     name = settings.stop_metric
-    if name is None:
+    if name is None or not metrics:
         return None
     sign = 1.0 if HIGHER_IS_BETTER[name] else -1.0
     values = [sign * line[name] if name in line else float("-inf") for line in metrics]
@@ -91,16 +92,19 @@ def _file(place: Place) -> list[dict[str, Any]]:
 
 def round_line(place: Place) -> dict[str, Any]:
     """What happened in a round, from the results of its steps."""
-    select, sent = place.result("select")["outputs"], place.result("distribute")["outputs"]
+    select, distributed = place.result("select")["outputs"], place.find("distribute")
+    sent = {"learning_rate": None, "bytes_down": 0} if distributed is None else distributed["outputs"]
     took, measured = place.result("aggregate")["outputs"], place.result("evaluate")["outputs"]
     return {
         "round": place.round,
         "eligible": select["eligible"],
         "low_eligibility": select["low_eligibility"],
+        "skipped": select["skipped"],
         "cohort": took["cohort"],
         "participants": took["participants"],
         "quorum_met": took["quorum_met"],
         "dropouts": took["dropouts"],
+        **took["remarks"],
         "samples": took["samples"],
         "train_loss": took["train_loss"],
         "update_norm": took["update_norm"],

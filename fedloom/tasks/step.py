@@ -10,6 +10,7 @@ from __future__ import annotations
 import importlib
 import time
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
@@ -17,7 +18,7 @@ from typing import Any
 
 from fedloom.specs.canonical import plain
 from fedloom.specs.fleet import Fleet
-from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError
+from fedloom.tasks.errors import ConfigurationError, RunError, ShardLostError, StoreError, one_line
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.store import RunStore, Stored
 from fedloom.tasks.window_cache import WindowCache
@@ -25,23 +26,33 @@ from fedloom.tasks.window_cache import WindowCache
 Outputs = dict[str, Any]
 
 STEPS: Mapping[str, str] = {
+    "first_key": "fedloom.tasks.halves.first_key",
+    "second_key": "fedloom.tasks.halves.second_key",
     "validate": "fedloom.tasks.validate",
     "initialise": "fedloom.tasks.initialise",
     "reserve_privacy": "fedloom.tasks.privacy.reserve_privacy",
     "select": "fedloom.tasks.select",
     "distribute": "fedloom.tasks.distribute",
     "train": "fedloom.tasks.train",
+    "measure": "fedloom.tasks.measure",
+    "collect": "fedloom.tasks.collect",
     "advertise_keys": "fedloom.tasks.masked.advertise_keys",
     "share_keys": "fedloom.tasks.masked.share_keys",
     "mask_update": "fedloom.tasks.masked.mask_update",
     "confirm_survivors": "fedloom.tasks.masked.confirm_survivors",
     "reveal_shares": "fedloom.tasks.masked.reveal_shares",
     "unmask": "fedloom.tasks.masked.unmask",
+    "split_update": "fedloom.tasks.halves.split_update",
+    "check_first": "fedloom.tasks.halves.check_first",
+    "check_second": "fedloom.tasks.halves.check_second",
+    "first_half": "fedloom.tasks.halves.first_half",
+    "second_half": "fedloom.tasks.halves.second_half",
     "aggregate": "fedloom.tasks.aggregate",
     "evaluate": "fedloom.tasks.evaluate",
     "gate": "fedloom.tasks.gate",
     "commit_privacy": "fedloom.tasks.privacy.commit_privacy",
     "report": "fedloom.tasks.report",
+    "export": "fedloom.tasks.export",
 }
 """Every step and the module whose function ``step`` carries it out (imported when it runs)."""
 
@@ -165,9 +176,10 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
         return dict(finished["outputs"])
     started = time.monotonic()
     try:
-        result = load_step(name)(place)
-    except SystemExit as error:
-        raise RunError(f"step {name}: a custom class ended the process (exit code {error.code})") from error
+        result = _carry_out(name, place)
+    except Exception as error:
+        _note_failure(place, name, error)
+        raise
     run.store.write_json(
         key,
         {
@@ -181,6 +193,22 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
         },
     )
     return result.outputs
+
+
+def _carry_out(name: str, place: Place) -> StepResult:
+    try:
+        return load_step(name)(place)
+    except SystemExit as error:
+        raise RunError(f"step {name}: a custom class ended the process (exit code {error.code})") from error
+
+
+def _note_failure(place: Place, name: str, error: Exception) -> None:
+    """Leave word of why a step failed; it counts for as long as the step has no result."""
+    # What is no RunError comes from elsewhere and may say anything: its kind is enough.
+    reason = one_line(error) if isinstance(error, RunError) else type(error).__name__
+    note = {"step": name, "round": place.round, "shard": place.shard, "reason": reason}
+    with suppress(StoreError):  # the failure itself is what people must see
+        place.run.store.write_json(place.run.key("failure.json"), note)
 
 
 def load_step(name: str) -> Callable[[Place], StepResult]:

@@ -10,9 +10,10 @@ import json
 import os
 import re
 import uuid
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,15 @@ class Stored:
     key: str
     sha256: str
     bytes: int
+
+
+@dataclass(frozen=True)
+class Entry:
+    """An object as a listing shows it: its key, its size in bytes, and when it was last written."""
+
+    key: str
+    bytes: int
+    modified: datetime
 
 
 @dataclass(frozen=True)
@@ -144,6 +154,64 @@ class RunStore:
             raise StoreError(f"cannot reach the run store {self.url}: {_reason(error)}") from error
         return sorted(entry["name"].rstrip("/").rpartition("/")[2] for entry in found if entry["type"] == "directory")
 
+    def objects(self, key: str, deep: bool = True) -> list[Entry]:
+        """The objects below a key, by key; none when there is no such key.
+
+        Args:
+            key: A folder.
+            deep: Also those in folders below it.
+
+        Raises:
+            StoreError: when the store is out of reach.
+        """
+        path = self._path(key)
+        try:
+            self._fs.invalidate_cache()  # object stores keep listings, and others write too
+            found = self._fs.find(path, maxdepth=None if deep else 1, detail=True).values()
+        except FileNotFoundError:
+            return []
+        except Exception as error:
+            raise StoreError(f"cannot reach the run store {self.url}: {_reason(error)}") from error
+        start = len(self._fs._strip_protocol(self._root)) + 1
+        files = (info for info in found if info["type"] == "file" and not info["name"].endswith(".tmp"))
+        return sorted((Entry(i["name"][start:], i["size"], _modified(i)) for i in files), key=lambda e: e.key)
+
+    def read_many(self, keys: Iterable[str]) -> dict[str, bytes]:
+        """Several objects at once, by key; those that are not there, or no longer, are left out.
+
+        Raises:
+            StoreError: when the store is out of reach.
+        """
+        paths = {self._fs._strip_protocol(self._path(key)): key for key in keys}
+        if not paths:
+            return {}
+        try:
+            found = self._fs.cat(list(paths), on_error="return")
+        except Exception as error:
+            raise StoreError(f"cannot reach the run store {self.url}: {_reason(error)}") from error
+        if len(paths) == 1 and isinstance(found, bytes):
+            found = {next(iter(paths)): found}
+        for value in found.values():
+            if isinstance(value, Exception) and not isinstance(value, FileNotFoundError):
+                raise StoreError(f"cannot reach the run store {self.url}: {_reason(value)}") from value
+        return {paths[path]: bytes(data) for path, data in found.items() if not isinstance(data, Exception)}
+
+    def delete(self, key: str) -> None:
+        """Delete an object, and on a local store the folders that are empty then; nothing happens when it is not there.
+
+        Raises:
+            StoreError: when it cannot be deleted.
+        """
+        try:
+            with suppress(FileNotFoundError):
+                self._fs.rm_file(self._path(key))
+        except Exception as error:
+            raise StoreError(f"cannot delete {key} from the run store {self.url}: {_reason(error)}") from error
+        if self.local_folder is not None:
+            with suppress(OSError):  # it is not empty, or another deleted it
+                for folder in Path(key).parents[:-1]:
+                    (self.local_folder / folder).rmdir()
+
     @property
     def local_folder(self) -> Path | None:
         """The store's folder; None when it is no folder of this machine."""
@@ -204,6 +272,14 @@ def _written(path: str, data: bytes) -> Iterator[str]:
     finally:
         if os.path.exists(temporary):
             os.unlink(temporary)
+
+
+def _modified(info: dict[str, Any]) -> datetime:
+    """When a listed object was last written, in UTC; file systems name it as they like."""
+    at = next((info[name] for name in ("mtime", "LastModified", "created") if info.get(name) is not None), 0.0)
+    if isinstance(at, datetime):
+        return at.astimezone(UTC)
+    return datetime.fromtimestamp(float(at), UTC)
 
 
 def _reason(error: Exception) -> str:

@@ -8,17 +8,19 @@ from __future__ import annotations
 
 import copy
 import json
+import math
 
 import numpy as np
 import torch
 
 from fedloom.specs.canonical import restore, sha256
+from fedloom.tasks.aggregation.updates import Update, write_updates
 from fedloom.tasks.client import ClientUpdate, DropoutError, Order, fit, length, receive
 from fedloom.tasks.client_data import ClientDataError, Windows
 from fedloom.tasks.client_home import client_folder
 from fedloom.tasks.determinism import repeatable
 from fedloom.tasks.errors import RunError, one_line
-from fedloom.tasks.masked.session import UPDATE, masking, own_folder, store_messages
+from fedloom.tasks.masked.session import UPDATE, close_earlier, masking, own_folder, store_messages
 from fedloom.tasks.model_store import model_key, tensors_to_bytes
 from fedloom.tasks.models import State, build_model
 from fedloom.tasks.privacy.mechanism import own_variance
@@ -35,7 +37,8 @@ def step(place: Place) -> StepResult:
     """Train every client of the shard, in the order of their ids.
 
     A client whose data cannot be read, that is late, or whose update is not finite is a dropout with its
-    reason. The shard's file holds Σ weight · delta in float64, so that memory does not grow with the clients.
+    reason. The shard's file holds Σ weight · delta in float64, so that memory does not grow with the clients; only
+    where the server must compare single updates are they kept, all of the shard in memory.
     """
     run, recipe = place.run, place.run.recipe
     order = read_order(place)
@@ -47,6 +50,7 @@ def step(place: Place) -> StepResult:
     variates = ShardControls(place, order, model)
 
     total: State = {}
+    single: list[Update] = []
     dropouts: list[dict[str, str]] = []
     ready: dict[str, bytes] = {}
     figures: dict[str, dict[str, float]] = {}
@@ -58,7 +62,9 @@ def step(place: Place) -> StepResult:
             own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
             controls, noise = variates.of(client), own_noise(place, order, client, windows, "train")
             update = fit(order, client, start, windows, own_model, noise, controls)
-            own = client_weight(recipe.aggregation.weights, update)
+            own, norm = client_weight(place, client, update), length(update.delta)
+            if not math.isfinite(norm):  # one such number would be in everyone's sum
+                raise DropoutError("the update is not finite")
             if recipe.masking is not None:
                 keep_update(place, client, update, own, own_noise(place, order, client, windows, "sum"))
         except RunError:
@@ -72,11 +78,14 @@ def step(place: Place) -> StepResult:
         if recipe.masking is not None:
             ready[client] = b""
             continue
-        add_scaled(total, update.delta, own)
+        if recipe.aggregation.single_updates:
+            single.append(single_update(place, client, update, own))
+        else:
+            add_scaled(total, update.delta, own)
         variates.keep(client, controls, update, own)
         samples, weight, loss = samples + update.samples, weight + own, loss + own * update.loss
         trained, within = trained + 1, within + update.within
-        figures[client] = {"samples": update.samples, "loss": update.loss, "norm": length(update.delta), "weight": own}
+        figures[client] = {"samples": update.samples, "loss": update.loss, "norm": norm, "weight": own}
     if recipe.masking is not None:
         return StepResult({"clients": len(ready), "dropouts": dropouts}, {"messages": store_messages(place, ready)})
     return StepResult(
@@ -89,18 +98,23 @@ def step(place: Place) -> StepResult:
             "loss": loss / weight if weight and recipe.privacy is None else None,
             "bytes_up": order.model_bytes * trained + variates.bytes_up,
         },
-        {**write_sum(place, total, within, figures), **variates.write()} if trained else {},
+        {**write_shard(place, total, single, within, figures), **variates.write()} if trained else {},
     )
 
 
-def write_sum(place: Place, total: State, within: int, figures: dict[str, dict[str, float]]) -> dict[str, Stored]:
-    """Write what the shard's clients gave together, and where the clipping norm follows it, how many were within.
+def write_shard(
+    place: Place, total: State, single: list[Update], within: int, figures: dict[str, dict[str, float]]
+) -> dict[str, Stored]:
+    """Write what the shard's clients gave, and where the clipping norm follows it, how many were within.
 
     Neither has noise yet: they go into the store and not into what engines show. Figures of single clients are
     written where no privacy is promised.
     """
     store, privacy, name = place.run.store, place.run.recipe.privacy, f"train/shard-{place.shard:05d}"
-    files = {"update": store.write(place.key(f"{name}.safetensors"), tensors_to_bytes(total))}
+    if single:
+        files = {"updates": write_updates(place, single)}
+    else:
+        files = {"update": store.write(place.key(f"{name}.safetensors"), tensors_to_bytes(total))}
     if privacy is not None and privacy.adaptive is not None:
         files["within"] = store.write_json(place.key(f"{name}.within.json"), within)
     if privacy is None:
@@ -137,6 +151,7 @@ def keep_update(
     The rounding is drawn from the job's seed: it hides nothing, and a repeated run must round alike.
     """
     rules = masking(place)
+    close_earlier(place, client)
     rng = np.random.default_rng(seed_sequence(place.run.recipe.seed, "round", place.round, client))
     flat = torch.cat([update.delta[name].flatten() for name in sorted(update.delta)]).numpy()
     encoded = Quantiser(rules.clip, rules.bits, rules.ring_bits, rules.weight_max).encode(flat, weight, rng)
@@ -148,9 +163,22 @@ def keep_update(
     own_folder(place, client).save(UPDATE, encoded.tobytes())
 
 
-def client_weight(strategy: str, update: ClientUpdate) -> float:
-    """Weight of a client in the mean: its windows, or one."""
-    return float(update.samples) if strategy == "num_samples" else 1.0
+def client_weight(place: Place, client: str, update: ClientUpdate) -> float:
+    """Weight of a client in the mean: its windows, its value in a column of the roster, or one.
+
+    Weights that follow from comparing updates are found where these are compared; until then they are one.
+    """
+    recipe, fleet = place.run.recipe.aggregation, place.run.fleet
+    if recipe.weights == "custom" and recipe.weight_column is not None:
+        return float(fleet.attributes[recipe.weight_column][fleet.clients.index(client)])  # type: ignore[arg-type]
+    return float(update.samples) if recipe.weights == "num_samples" else 1.0
+
+
+def single_update(place: Place, client: str, update: ClientUpdate, weight: float) -> Update:
+    """A client's update as the server sees it; losses have no noise, so it sees none where privacy is promised."""
+    seen = place.run.recipe.privacy is None
+    loss, before = (update.loss, update.loss_before) if seen else (None, None)
+    return Update(client, update.delta, weight, update.samples, loss, before, place.round)
 
 
 def add_scaled(total: State, delta: State, weight: float) -> None:

@@ -20,6 +20,7 @@ class WindowSpec:
         numeric: Whether it holds numbers to predict instead of classes.
         mean: Nominal mean of each signal; empty for no standardisation.
         std: Nominal standard deviation of each signal; empty for no standardisation.
+        group_columns: Further columns, whose values sort the windows into groups.
     """
 
     signals: tuple[str, ...]
@@ -31,6 +32,7 @@ class WindowSpec:
     numeric: bool = False
     mean: tuple[float, ...] = ()
     std: tuple[float, ...] = ()
+    group_columns: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if not self.signals or len(set(self.signals)) != len(self.signals):

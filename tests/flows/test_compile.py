@@ -112,9 +112,6 @@ REFUSED = [
         "hyperparameters.loss_function",
         "write BCEWithLogitsLoss",
     ),
-    ({"algorithm": "FedAdam"}, "algorithm", "algorithm FedAdam"),
-    ({"client_selection": "active_learning"}, "client_selection", "selection active_learning"),
-    ({"secure_aggregation": True, "protocol": "two_server"}, "protocol", "two_server"),
     (
         {
             "architecture": "Custom",
@@ -135,11 +132,11 @@ REFUSED = [
         "orchestration_config.timing.trigger",
         "fedloom run starts a run by hand",
     ),
-    ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
+    ({"metrics": ["kappa"]}, "metrics[0]", "metric kappa"),
     (
-        {"orchestration_config": {"aggregation": {"weights": "custom"}}},
-        "orchestration_config.aggregation.weights",
-        "weights custom",
+        {"validation_config": {"drift_detection": {"enabled": True, "method": "concept_drift"}}},
+        "validation_config.drift_detection.method",
+        "concept_drift",
     ),
 ]
 
@@ -155,6 +152,10 @@ def test_what_is_not_built_is_refused_by_name_and_place(
     assert word in problem.message
     assert problem.file.endswith("job.yaml")
     assert problem.line > 0
+
+
+def _asks(**validation: Any) -> dict[str, Any]:
+    return {"holdout": None, "validation_config": {"holdout_dataset": {"source": "holdout.csv"}, **validation}}
 
 
 WRONG = [
@@ -194,6 +195,18 @@ WRONG = [
     ({"holdout": "./data/c0.csv"}, "the holdout is a client's data"),
     ({"holdout": None, "validation_config": {"holdout_dataset": {"size": 5}}}, "the holdout has no source"),
     ({"holdout": None, "training_config": {"global_training": {"early_stopping": {"patience": 2}}}}, "early stopping"),
+    ({"metrics": ["latency_p95", "auc"]}, "latency_p95 comes first"),
+    ({"metrics": ["auc", "drift_psi"]}, "drift_psi needs a baseline"),
+    (
+        {"training_config": {"global_training": {"early_stopping": {"metric": "latency_p95", "threshold": 5.0}}}},
+        "latency_p95 is measured at the end of a run only",
+    ),
+    (_asks(disaggregate_by=["label"]), "the label: within a group it says nothing"),
+    (_asks(bias_fairness={"enabled": True, "fairness_threshold": 0.1}), "no columns form the groups"),
+    (_asks(bias_fairness={"enabled": True, "disaggregate_by": ["site"]}), "fairness_threshold is missing"),
+    (_asks(drift_detection={"enabled": True, "alert_threshold": 0.2}), "there is nothing to drift from"),
+    (_asks(drift_detection={"enabled": True, "baseline_distribution": "b.json"}), "alert_threshold is missing"),
+    ({"holdout": None, "validation_config": {"champion_margin": 0.1}}, "is about held-out data, and the job has none"),
     (
         {"client_selection": {"algorithm": "random", "eligibility_criteria": {"no_active_alerts": True}}},
         "the fleet has no column 'active_alerts'",
@@ -212,7 +225,7 @@ def test_what_does_not_go_together_is_an_error_before_anything_runs(
 
 def test_all_refusals_come_at_once(tmp_path: Path) -> None:
     with pytest.raises(SpecError) as caught:
-        compiled(write_job(tmp_path / "job", algorithm="FedAdam", client_selection="active_learning"))
+        compiled(write_job(tmp_path / "job", output={"format": "onnx"}, framework="JAX"))
     assert len(caught.value.problems) == 2
 
 
@@ -258,7 +271,7 @@ def test_the_jobs_own_selection_counts_when_there_is_no_selector(
 
 def test_importance_sampling_needs_a_column_to_draw_by(copy_example: Callable[[str], Path]) -> None:
     folder = copy_example("aircraft_accel_v1")
-    assert compiled(folder).recipe.selection.weight_column == "data_samples"
+    assert compiled(folder).recipe.selection.score == (("quantity", 1.0),)
     text = (folder / "fleet.csv").read_text().replace("data_samples", "rows")
     (folder / "fleet.csv").write_text(text)
     (folder / "fleet.yaml").write_text((folder / "fleet.yaml").read_text().replace("  data_samples:", "  rows:"))

@@ -92,7 +92,7 @@ VARIATES: dict[str, Any] = {
         "lr_schedule": {"type": "exponential", "gamma": 0.5},
     },
 }
-PRIVATE = {
+PRIVATE: dict[str, Any] = {
     "num_rounds": 1,
     "differential_privacy": None,
     "secure_aggregation": None,
@@ -108,10 +108,16 @@ PRIVATE = {
     },
     "min_clients": 4,
 }
+TWO_SERVERS = {**PRIVATE, "privacy_config": {**PRIVATE["privacy_config"]}}
+TWO_SERVERS["privacy_config"]["secure_aggregation"] = {"enabled": True, "protocol": "two_server"}
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [PLAIN, VARIATES, PRIVATE], ids=["plain", "SCAFFOLD", "masks and noise"])
+@pytest.mark.parametrize(
+    "changes",
+    [PLAIN, VARIATES, PRIVATE, TWO_SERVERS],
+    ids=["plain", "SCAFFOLD", "masks and noise", "two servers"],
+)
 def test_the_same_model_in_process_on_prefect_and_step_by_step(
     tmp_path: Path, prefect: str, quiet_environment: dict[str, str], changes: dict[str, Any]
 ) -> None:
@@ -121,7 +127,8 @@ def test_the_same_model_in_process_on_prefect_and_step_by_step(
     on_prefect = run_prefect(folder, tmp_path / "prefect")
     assert on_prefect["model_digest"] == inline.model_digest
     assert on_prefect["metrics"] == inline.metrics
-    own = {name: os.environ[name] for name in ("FEDLOOM_CLIENTS", "FEDLOOM_SERVER")}  # noise follows from their secrets
+    # Noise follows from their secrets.
+    own = {name: os.environ[name] for name in ("FEDLOOM_CLIENTS", "FEDLOOM_SERVER", "FEDLOOM_SECOND_SERVER")}
     assert run_steps(folder, tmp_path / "steps", {**quiet_environment, **own}) == inline.model_digest
 
 

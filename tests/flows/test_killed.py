@@ -1,6 +1,7 @@
 """Real processes, killed without warning, started again: the same model in the end."""
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -10,6 +11,8 @@ from typing import Any
 
 import psutil
 import pytest
+
+from tests.conftest import write_job
 
 
 def start(engine: str, job: Path, store: Path, environment: dict[str, str]) -> subprocess.Popen[str]:
@@ -58,6 +61,27 @@ def test_a_run_killed_anywhere_ends_with_the_same_model(
     assert killed["gate"]["decision"] == whole["gate"]["decision"] == "pass"
     rounds = [path.read_bytes() for folder in (store, tmp_path / "whole") for path in folder.rglob("round.jsonl")]
     assert rounds[0] == rounds[1]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("protocol", ["pairwise", "two_server"])
+def test_secure_aggregation_killed_anywhere_ends_with_the_same_model(
+    tmp_path: Path, quiet_environment: dict[str, str], protocol: str
+) -> None:
+    privacy = {
+        "differential_privacy": {"enabled": False},
+        "secure_aggregation": {"enabled": True, "protocol": protocol},
+    }
+    changes: dict[str, Any] = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": privacy}
+    job = write_job(tmp_path / "job", min_clients=4, num_rounds=2, **changes)
+    own = {name: os.environ[name] for name in ("FEDLOOM_CLIENTS", "FEDLOOM_SERVER", "FEDLOOM_SECOND_SERVER")}
+    environment = quiet_environment | own
+    for writes in (9, 7, 5):
+        kill_after(start("simulate", job, tmp_path / "killed", environment), tmp_path / "killed", writes)
+    killed = finish("simulate", job, tmp_path / "killed", environment)
+    whole = finish("simulate", job, tmp_path / "whole", environment)
+    assert killed["participation"] == whole["participation"] == {"asked": 12, "updates": 12}
+    assert killed["model_digest"] == whole["model_digest"]
 
 
 def no_server_left(home: Path) -> None:

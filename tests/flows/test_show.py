@@ -21,6 +21,21 @@ def test_the_tree_names_every_step_the_digest_and_the_costs(tiny_job: Path) -> N
     assert "145" in tree
 
 
+def test_two_servers_are_shown_with_whom_to_trust(tmp_path: Path) -> None:
+    secure = {"enabled": True, "protocol": "two_server", "threshold": 3}
+    privacy = {"differential_privacy": {"enabled": False}, "secure_aggregation": secure}
+    job = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": privacy, "min_clients": 4}
+    bundle = load_job(write_job(tmp_path / "two", **job))
+    plan = compile_plan(bundle)
+    assert "half of every update to each of two servers; at least 3 clients in a sum; 22 bits" in show.as_tree(plan)
+    for edge in ("first_key --> validate", "check_second --> first_half", "second_half --> aggregate"):
+        assert edge in show.as_mermaid(plan)
+    assert show.notes(bundle) == [
+        "two servers keep updates apart only while they do not work together: let two operators run them",
+        "with two servers nobody shares secrets: what the job says of threshold does not count",
+    ]
+
+
 def test_json_is_the_plan_that_the_digest_covers(tiny_job: Path) -> None:
     bundle = load_job(tiny_job)
     plan = compile_plan(bundle)

@@ -66,13 +66,18 @@ def test_the_evidence_has_the_numbers_and_the_digests(make_run: MakeRun) -> None
     result = finish(run)
     evidence = run.store.read_json(result.gate["evidence"])
     check = next(c for c in evidence["checks"] if c["name"] == "target auc")
+    low, high = check["numbers"].pop("low"), check["numbers"].pop("high")
     assert check["numbers"] == {
-        "metric": "auc", "value": result.metrics["auc"], "minimum": 0.6, "maximum": None,
+        "metric": "auc", "value": result.metrics["auc"], "minimum": 0.6, "maximum": None, "level": 0.95,
     }  # fmt: skip
+    assert low < result.metrics["auc"] < high
+    assert evidence["analysis"]["intervals"]["auc"] == {"low": low, "high": high, "level": 0.95}
+    assert evidence["analysis"]["parameters"] == 145
+    assert run.store.exists(evidence["fleet_file"])
     assert evidence["model_digest"] == result.model_digest
     assert evidence["plan_digest"] == result.plan_digest
     assert evidence["fleet_digest"] == run.fleet.digest
-    assert {"python", "fedloom", "torch", "numpy", "scikit-learn"} == set(evidence["versions"])
+    assert {"python", "fedloom", "torch", "numpy", "scikit-learn", "scipy"} == set(evidence["versions"])
 
 
 def test_only_a_pass_moves_the_champion(make_run: MakeRun) -> None:

@@ -248,7 +248,7 @@ def test_a_damaged_result_is_named(make_run: MakeRun, result: bytes) -> None:
 
 def test_a_sample_of_the_holdout_has_the_size_asked_for() -> None:
     y = np.repeat([0, 1, 2], 30)
-    rows = _sample(y, 90, 20, np.random.default_rng(0))
+    rows = _sample([y], 90, 20, np.random.default_rng(0))
     assert len(rows) == 20
     assert np.bincount(y[rows]).tolist() == [7, 7, 6]
 

@@ -1,4 +1,3 @@
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -7,25 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from fedloom.specs.criteria import Criterion
-from fedloom.specs.fleet import Fleet
 from fedloom.tasks.errors import RunError
-from fedloom.tasks.recipe import SelectionRecipe
-from fedloom.tasks.select import draw, ineligibility, split, weights
+from fedloom.tasks.select import split
+from fedloom.tasks.selection.decide import decide
+from fedloom.tasks.selection.draw import race
+from fedloom.tasks.selection.eligibility import Mask, ineligibility
+from fedloom.tasks.selection.evidence import rows
+from fedloom.tasks.selection.scores import Weights
 from fedloom.tasks.step import run_step
-
-
-def fleet(**columns: tuple[Any, ...]) -> Fleet:
-    size = len(next(iter(columns.values())))
-    clients = tuple(f"c{i}" for i in range(size))
-    return Fleet("f", "1.0.0", Path(), clients, tuple(f"{c}.csv" for c in clients), columns)
-
-
-def recipe(**changes: Any) -> SelectionRecipe:
-    base: dict[str, Any] = {
-        "algorithm": "random", "target": 2, "minimum": 1, "criteria": (), "blocked": (), "grey": (),
-        "grey_factor": 1.0, "weight_column": None, "alert_below": 0, "shard_size": 2,
-    }  # fmt: skip
-    return SelectionRecipe(**(base | changes))
+from tests.tasks.selection.recipes import fleet, recipe
 
 
 @pytest.mark.parametrize(
@@ -52,6 +41,13 @@ def test_all_reasons_are_given_and_the_blacklist_counts() -> None:
     assert ineligibility(fleet(x=(1,), y=("b",)), wanted) == [
         "x 1 is below 5 (k); y b is not a (e.l); blacklisted: sends noise"
     ]
+
+
+def draw(weight: Weights, eligible: Mask, target: int, rng: np.random.Generator) -> Mask:
+    """The first of the race, as a cohort gets them."""
+    chosen: Mask = np.zeros(len(weight), dtype=bool)
+    chosen[race(weight, rng.exponential(size=len(weight)), np.flatnonzero(eligible))[:target]] = True
+    return chosen
 
 
 @given(
@@ -84,8 +80,10 @@ def test_a_clients_luck_does_not_depend_on_others_being_eligible() -> None:
 
 
 def test_grey_clients_are_drawn_with_a_lower_weight() -> None:
-    wanted = recipe(grey=("c1",), grey_factor=0.25, weight_column="n")
-    assert weights(fleet(n=(4, 8, None)), wanted).tolist() == [4.0, 2.0, 0.0]
+    wanted = recipe(grey=("c1",), grey_factor=0.25, score=(("quantity", 1.0),))
+    decision = decide(fleet(data_samples=(4, 8, None)), wanted, None, np.random.default_rng(0))
+    assert decision.weight.tolist() == [0.5, 0.25, 0.0]
+    assert decision.reasons.text(2) == "data_samples is unknown (random)"
 
 
 @given(st.lists(st.text("abc0", min_size=1, max_size=4), unique=True, max_size=30), st.integers(1, 7))
@@ -101,9 +99,10 @@ def test_the_decision_names_every_client_with_a_reason(make_run: Any) -> None:
     decision = run.store.read_json(run.key("round-00001", "decision.json"))
     assert outputs["cohort"] == 3
     assert outputs["shards"] == [0, 1]
-    assert sorted(row["client"] for row in decision["clients"]) == list(run.fleet.clients)
-    assert sorted(row["decision"] for row in decision["clients"]) == ["not drawn"] * 3 + ["selected"] * 3
-    assert all(row["reason"] for row in decision["clients"])
+    clients = rows(decision["clients"])
+    assert [row["client"] for row in clients] == list(run.fleet.clients)
+    assert sorted(row["decision"] for row in clients) == ["not drawn"] * 3 + ["selected"] * 3
+    assert all(row["reason"] for row in clients)
     assert decision["fleet"]["digest"] == run.fleet.digest
 
 
@@ -113,5 +112,5 @@ def test_too_few_eligible_clients_stop_the_run_and_leave_the_reasons(make_run: A
     with pytest.raises(RunError, match=r"round 1 cannot start: 2 of 6 clients are eligible, 4 are needed"):
         run_step(run, "select", 1)
     decision = run.store.read_json(run.key("round-00001", "decision.json"))
-    reasons = {row["client"]: row["reason"] for row in decision["clients"] if row["decision"] == "ineligible"}
+    reasons = {row["client"]: row["reason"] for row in rows(decision["clients"]) if row["decision"] == "ineligible"}
     assert reasons["c5"] == "data_samples 315 is below 319 (min_data_samples)"

@@ -3,6 +3,7 @@
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime, timedelta
 
 import pytest
 import s3fs
@@ -12,8 +13,11 @@ from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.result import read_result
 from fedloom.specs.bundle import load_job
+from fedloom.tasks.archive import carry_out, survey
 from fedloom.tasks.errors import StoreError
 from fedloom.tasks.privacy.ledger import BudgetError, Cost, account, check, ledgers, read_entries, reserve, signer
+from fedloom.tasks.reporting.data import read_run
+from fedloom.tasks.reporting.records import overviews
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
 
@@ -77,6 +81,29 @@ def test_runs_at_once_on_s3_cannot_overspend(bucket: str) -> None:
     assert check(store, "fleet", entries) == []
     assert account(entries).reserved.epsilon == 3.0
     assert ledgers(store) == ["fleet"]
+
+
+def test_runs_on_s3_are_listed_reported_and_removed(bucket: str, make_run: Callable[..., Run]) -> None:
+    run = make_run(f"{bucket}/runs", num_rounds=1)
+    simulate(compile_plan(load_job(run.folder)), run)
+    store = run.store
+    (seen,) = overviews(store)
+    assert (seen.run_id, seen.state, seen.decision) == (run.run_id, "ended", "pass")
+    record = read_run(store, run.run_id)
+    assert record.participation is not None
+    assert sum(record.participation.gave.values()) == 6
+    assert [entry.key for entry in store.objects(f"runs/{run.run_id}", deep=False)][:2] == [
+        run.key("about.json"),
+        run.key("initialise.json"),
+    ]
+    later = datetime.now(UTC) + timedelta(days=1000)
+    (kept,) = survey(store, {"fl-tiny": "completed"}, later).runs
+    assert kept.kept == "champions/fl-tiny.json refers to it"
+    store.delete("champions/fl-tiny.json")
+    carry_out(store, survey(store, {"fl-tiny": "completed"}, later), lambda line: None)
+    assert [folder for folder in store.folders("") if store.objects(folder)] == ["archive"]
+    store.delete("not-there")
+    assert store.read_many(["not-there"]) == {}
 
 
 def test_a_missing_bucket_is_a_clear_error(bucket: str) -> None:

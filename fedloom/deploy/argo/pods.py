@@ -12,7 +12,7 @@ from fedloom.deploy.argo.specs_map import MOUNT
 from fedloom.deploy.argo.values import Values
 from fedloom.flows.plan import Measure, Resources, Step
 from fedloom.specs.job_orchestration import Resources as Asked
-from fedloom.tasks.client_home import CLIENTS_VARIABLE, SERVER_VARIABLE
+from fedloom.tasks.client_home import CLIENTS_VARIABLE, SECOND_SERVER_VARIABLE, SERVER_VARIABLE
 
 STORE_MOUNT = "/store"
 SCRATCH = "/tmp"
@@ -81,6 +81,8 @@ class Pods:
             _open(template, "clients", self.values.clients_claim, CLIENTS_VARIABLE)
         if step.at_server:
             _open(template, "server", self.values.server_claim, SERVER_VARIABLE)
+        if step.at_second_server:
+            _open(template, "second-server", self.values.second_server_claim, SECOND_SERVER_VARIABLE)
         if inputs:
             template.inputs = m.Inputs(parameters=[m.Parameter(name=name) for name in inputs])
         if outputs:
@@ -178,7 +180,7 @@ class Pods:
 
 
 def _open(template: m.Template, name: str, claim: str, variable: str) -> None:
-    """Give a pod a folder that is the clients' or the server's own; no other pod sees it."""
+    """Give a pod a folder that is the clients' or a server's own; no other pod sees it."""
     container = template.container
     assert isinstance(container, m.Container)
     mount = m.VolumeMount(name=name, mount_path=f"/{name}")

@@ -18,7 +18,6 @@ from fedloom.deploy.notify import EVENTS, messages
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.estimate import estimate
 from fedloom.flows.plan import Plan, plan_digest
-from fedloom.flows.source import source_place
 from fedloom.specs.bundle import JobBundle, load_job
 from fedloom.specs.dump import dump_yaml
 from fedloom.specs.locations import parse_location
@@ -204,10 +203,11 @@ def _not_carried(bundle: JobBundle) -> Iterator[Problem]:
     if holdout is not None and holdout.source is not None and (trouble := _out_of_reach(holdout.source)):
         trail = ("validation_config", "holdout_dataset", "source")
         yield bundle.problem("job", trail, "error", f"the held-out data {trouble}", hint)
-    model = source_place(bundle)
-    if model is not None and (trouble := _out_of_reach(model)):
-        hint = "put it behind a URL such as s3://…"
-        yield bundle.problem("job", ("model_config", "model_source"), "error", f"the model {trouble}", hint)
+    drift = bundle.job.validation.drift_detection
+    baseline = drift.baseline_distribution if drift is not None and drift.enabled else None
+    if baseline is not None and (trouble := _out_of_reach(baseline)):
+        trail = ("validation_config", "drift_detection", "baseline_distribution")
+        yield bundle.problem("job", trail, "error", f"the baseline distribution {trouble}", hint)
     factor = limits(bundle).backoff_factor
     if factor is not None and factor != int(factor):
         at = ("execution_constraints", "retry_policy", "backoff_multiplier")

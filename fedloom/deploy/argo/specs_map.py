@@ -10,6 +10,8 @@ from pathlib import Path, PurePosixPath
 
 from fedloom.specs.bundle import FILES, JobBundle, job_files
 from fedloom.specs.canonical import digest, sha256
+from fedloom.specs.locations import parse_location
+from fedloom.specs.model_source import parse_model_source
 from fedloom.specs.problems import Problem, SpecError
 
 MOUNT = "/job"
@@ -68,7 +70,8 @@ def specs_map(bundle: JobBundle, path: Path) -> SpecsMap:
             made.binary[key] = base64.b64encode(content).decode("ascii")
     if size > _MOST_BYTES * 3 // 4:  # base64 and the rest of the object need room
         message = f"the specs have {size:,} bytes; a ConfigMap holds less than {_MOST_BYTES:,}"
-        raise SpecError([Problem("error", message, str(path), hint="leave out fleet columns that no selector reads")])
+        hint = "leave out fleet columns that no selector reads, and put models and updates behind a URL"
+        raise SpecError([Problem("error", message, str(path), hint=hint)])
     return made
 
 
@@ -83,6 +86,18 @@ def _files(bundle: JobBundle, path: Path) -> list[Path]:
     if bundle.job.model.architecture == "Custom" and module:
         own = [bundle.folder / f"{module}.py", *sorted((bundle.folder / module).rglob("*.py"))]
         found += [file for file in own if file.is_file()]
+    return found + _given(bundle)
+
+
+def _given(bundle: JobBundle) -> list[Path]:
+    """Files of the job folder that a run reads besides the specs: a trained model, and given updates."""
+    job, found = bundle.job, []
+    source = job.model.model_source
+    if source is not None and parse_model_source(source).kind == "file":
+        found.append(bundle.folder / source)
+    updates = job.aggregation.updates if job.aggregation is not None else None
+    if updates is not None and parse_location(updates).kind == "file":
+        found += sorted(file for file in (bundle.folder / updates).rglob("*") if file.is_file())
     return found
 
 

@@ -95,6 +95,11 @@ class Values(Section):
         description="PersistentVolumeClaim with the server's own folder (ledger key, secret of noise), mounted at "
         "/server in the pods that need it.",
     )
+    second_server_claim: DnsLabel = Field(
+        "fedloom-second-server",
+        description="PersistentVolumeClaim with the own folder of the second of two servers, mounted at /second-server "
+        "in its pods alone.",
+    )
     notify_secret: DnsLabel = Field(
         "fedloom-notify", description="Secret with FEDLOOM_NOTIFY_EMAIL and the like, for pods that notify."
     )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from fedloom.tasks.masked.session import UPDATE, masking, own_folder, play
+from fedloom.tasks.masked.session import masking, play, take_update
 from fedloom.tasks.secure_aggregation.client import Client, RefusedError
 from fedloom.tasks.secure_aggregation.masks import Ring
 from fedloom.tasks.secure_aggregation.messages import decode_vector
@@ -20,7 +20,7 @@ def step(place: Place) -> StepResult:
 
     def answer(server: Server, client: Client) -> bytes:
         nonlocal total
-        kept = own_folder(place, client.name).load(UPDATE)
+        kept = take_update(place, server.terms, client.name)
         if kept is None:
             raise RefusedError(f"{client.name}: its update is gone")
         masked = client.mask(server.mask_request(client.name), np.frombuffer(kept, kind))

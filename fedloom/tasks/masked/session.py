@@ -9,16 +9,20 @@ from __future__ import annotations
 import json
 import os
 from base64 import b64decode, b64encode
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, TypeVar
+
+from filelock import FileLock
 
 from fedloom.specs.canonical import canonical_json, sha256
 from fedloom.tasks.client_home import client_folder, load_identity, load_registry
 from fedloom.tasks.errors import RunError, StoreError, one_line
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.recipe import MaskingRecipe
-from fedloom.tasks.secure_aggregation.client import Client, RefusedError
+from fedloom.tasks.secure_aggregation.client import CLOSED, Client, RefusedError
 from fedloom.tasks.secure_aggregation.identity import IdentityError, Registry, decode_registry
-from fedloom.tasks.secure_aggregation.messages import Terms, decode, make_terms
+from fedloom.tasks.secure_aggregation.messages import MessageError, Terms, decode, make_terms
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, Degrees, ParameterError, choose
 from fedloom.tasks.secure_aggregation.quantise import EXTRA
 from fedloom.tasks.secure_aggregation.server import AbortError, Server
@@ -30,7 +34,9 @@ STAGES = ("train", "advertise_keys", "share_keys", "mask_update", "confirm_survi
 """Steps that clients take part in, in their order."""
 UPDATE = "update"
 """Name of the quantised update in a client's own folder."""
+_SESSIONS, _GIVEN = "sessions", "given"
 Messages = dict[str, bytes]
+T = TypeVar("T")
 
 
 def masking(place: Place) -> MaskingRecipe:
@@ -57,20 +63,93 @@ def play(place: Place, stage: str, answer: Callable[[Server, Client], bytes]) ->
         server = server_before(place, stage)
     except AbortError as error:
         return StepResult({"clients": 0, "dropouts": [], "aborted": str(error)})
-    answers, dropouts = {}, []
-    for name in shard_clients(place):
-        if name in expected(server, stage):
-            try:
-                answers[name] = answer(server, open_client(place, server.terms, name))
-            except RunError:
-                raise
-            except (RefusedError, IdentityError) as reason:
-                dropouts.append({"client": name, "reason": str(reason)})
-            except Exception as error:  # whatever happens at one client is no concern of the others
-                dropouts.append({"client": name, "reason": one_line(error)})
+    names = [name for name in shard_clients(place) if name in expected(server, stage)]
+
+    def ask(name: str) -> bytes:
+        client = open_client(place, server.terms, name)
+        with joined(place, server.terms, name):
+            return answer(server, client)
+
+    answers, dropouts = collect(names, ask)
     return StepResult(
         {"clients": len(answers), "dropouts": dropouts, "aborted": None}, {"messages": store_messages(place, answers)}
     )
+
+
+@contextmanager
+def joined(place: Place, terms: Terms, name: str) -> Iterator[None]:
+    """Let one process at a time play a client in a round, and note which session it is in, to close it some day."""
+    own = own_folder(place, name)
+    own.folder.mkdir(parents=True, exist_ok=True, mode=0o700)
+    with FileLock(own.folder / "lock"):
+        known, session = (own.load(_SESSIONS) or b"").decode().split(), terms.session.hex()
+        if session not in known:
+            own.save(_SESSIONS, " ".join([*known, session]).encode())
+        yield
+
+
+def take_update(place: Place, terms: Terms, name: str) -> bytes | None:
+    """The quantised update of a client; None when it is gone.
+
+    It goes into one session alone: two sums over different clients would tell one of them from the rest.
+
+    Raises:
+        RefusedError: when it went into another session.
+    """
+    own = own_folder(place, name)
+    given = own.load(_GIVEN)
+    if given is not None and given != terms.session:
+        raise RefusedError(f"{name}: its update of this round went into another session")
+    own.save(_GIVEN, terms.session)
+    return own.load(UPDATE)
+
+
+def close_earlier(place: Place, name: str) -> None:
+    """Close a client's sessions of earlier rounds, also those that came to no end; of each a tombstone stays."""
+    rounds = own_folder(place, name).folder.parent
+    folders = sorted(rounds.iterdir(), reverse=True) if rounds.exists() else []
+    for folder in folders:
+        own = FolderState(folder)
+        if not folder.name.isdigit() or int(folder.name) >= place.round:
+            continue
+        if own.load(CLOSED) is not None:
+            return  # and with it those before
+        own.save(_GIVEN, CLOSED.encode())  # whatever is trained for that round again is given to nobody
+        own.delete(UPDATE)
+        for session in (own.load(_SESSIONS) or b"").decode().split():
+            close(_session_state(place, session, name))
+        own.save(CLOSED, b"")
+
+
+def close(state: FolderState) -> None:
+    """Forget all of a session but that it is closed."""
+    state.save(CLOSED, b"")
+    for path in state.folder.iterdir():
+        if path.name != CLOSED:
+            path.unlink()
+
+
+def collect(names: list[str], answer: Callable[[str], T]) -> tuple[dict[str, T], list[dict[str, str]]]:
+    """Ask clients one after the other.
+
+    Returns:
+        The answers by client, and the clients that gave none, with reasons.
+
+    Raises:
+        RunError: when the run cannot go on.
+    """
+    answers: dict[str, T] = {}
+    dropouts = []
+    for name in names:
+        try:
+            answers[name] = answer(name)
+        except RunError:
+            raise
+        except (RefusedError, MessageError, IdentityError) as reason:
+            dropouts.append({"client": name, "reason": str(reason)})
+        except Exception as error:  # whatever happens at one client is no concern of the others
+            dropouts.append({"client": name, "reason": one_line(error)})
+    return answers, dropouts
 
 
 def store_messages(place: Place, messages: Messages) -> Any:
@@ -86,10 +165,18 @@ def open_client(place: Place, terms: Terms, name: str) -> Client:
         IdentityError: when it has no identity key.
     """
     fleet = place.run.fleet.fleet_id
-    state = FolderState(client_folder(fleet, name) / "sessions" / terms.session.hex())
-    rules = masking(place)
+    rules, state = masking(place), session_folder(place, terms, name)
     floor = Assumptions(rules.corrupt, 0.0)
-    return Client(name, load_identity(fleet, name), load_registry(fleet), state, floor)
+    return Client(name, load_identity(fleet, name), load_registry(fleet), state, floor, rules.survivors)
+
+
+def session_folder(place: Place, terms: Terms, name: str) -> FolderState:
+    """What a client keeps of a session."""
+    return _session_state(place, terms.session.hex(), name)
+
+
+def _session_state(place: Place, session: str, name: str) -> FolderState:
+    return FolderState(client_folder(place.run.fleet.fleet_id, name) / "sessions" / session)
 
 
 def expected(server: Server, stage: str) -> set[str]:
@@ -141,7 +228,7 @@ def session_terms(place: Place) -> Terms:
 
 
 def degrees_for(clients: int, rules: MaskingRecipe) -> Degrees:
-    """The numbers of a session; a cohort smaller than planned keeps its secrets, if not through as many dropouts.
+    """The numbers of masks; a cohort smaller than planned keeps its secrets, if not through as many dropouts.
 
     Raises:
         ParameterError: when it cannot keep them.
@@ -174,7 +261,9 @@ def _make_terms(place: Place) -> Terms:
     attempt = os.urandom(8).hex()
     context = canonical_json([place.run.plan_digest, place.run.name, place.round, attempt]).decode()
     try:
-        degrees = degrees_for(len(ready), rules)
+        # With two servers nobody shares secrets, and the numbers of it say nothing.
+        shared = rules.protocol == "pairwise"
+        degrees = degrees_for(len(ready), rules) if shared else Degrees(len(ready) - 1, 2, 2)
         return make_terms(
             registry,
             context,
@@ -210,15 +299,15 @@ def frozen_messages(place: Place, stage: str) -> Messages:
     return messages
 
 
-def dropouts(place: Place) -> list[dict[str, str]]:
+def dropouts(place: Place, stages: Sequence[str] = STAGES) -> list[dict[str, str]]:
     """Who was lost at which stage, and why, over all stages of the round."""
     shards, found = cohort_shards(place), []
     gone: set[str] = set()
-    for stage in STAGES:
+    for stage in stages:
         for shard, clients in enumerate(shards):
             result = place.result(stage, shard)
             if "lost" in result:
-                reasons = [{"client": c, "reason": f"the shard was lost: {result['lost']}"} for c in clients]
+                reasons = [{"client": c, "reason": f"{LOST_SHARD}: {result['lost']}"} for c in clients]
             else:
                 reasons = result["outputs"]["dropouts"]
             found += [{**reason, "stage": stage} for reason in reasons if reason["client"] not in gone]

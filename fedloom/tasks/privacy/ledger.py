@@ -4,7 +4,7 @@ An entry is one object of the run store, named by its number, and made only wher
 append at once one succeeds, and the other reads again and decides anew. So runs together cannot overspend, on a folder
 as on an object store, and no lock can be left behind. Each entry names the SHA-256 of the one before and is signed
 with the server's Ed25519 key. What changes or removes an entry between others is found by `check`; for the newest ones,
-compare the head, which `fedloom privacy ledger show` prints.
+keep the head elsewhere, which `fedloom privacy ledger show` prints, and give it to `verify`.
 
 A run reserves what its rounds will cost before anybody trains, and commits what they did cost at its end. A crash
 leaves the reservation charged until the same run is continued. Over runs, epsilons and deltas add up (basic
@@ -86,10 +86,15 @@ class Account:
     def warning(self) -> str | None:
         """A sentence, when nine tenths of the budget are gone."""
         used = self.spent + self.reserved
-        if self.budget is None or used.epsilon < WARN_FROM * self.budget.epsilon:
+        if self.budget is None:
             return None
-        share = used.epsilon / self.budget.epsilon
-        return f"{share:.0%} of the privacy budget is spent: epsilon {used.epsilon:.4g} of {self.budget.epsilon:g}"
+        for name, spent, whole in (
+            ("epsilon", used.epsilon, self.budget.epsilon),
+            ("delta", used.delta, self.budget.delta),
+        ):
+            if spent >= WARN_FROM * whole:
+                return f"{spent / whole:.0%} of the privacy budget is spent: {name} {spent:.4g} of {whole:g}"
+        return None
 
 
 def signer() -> Identity:
@@ -117,13 +122,20 @@ def reserve(
     """Charge a run's cost before it trains; a run that has reserved before is not charged twice.
 
     Raises:
-        BudgetError: when the budget does not have it.
+        BudgetError: when the budget does not have it, or the run has ended before: what it would do now is not what
+            was charged.
         LedgerError: when the ledger is damaged or signed with another key.
     """
     while True:
         entries = _sound(store, ledger, key)
         before = account(entries)
-        if any(known == run for known, _, _ in before.runs):
+        state = next((state for known, state, _ in before.runs if known == run), None)
+        if state == "committed":
+            raise BudgetError(
+                f"run {run} has ended and was charged to {ledger}, but its results are gone from {store.url}: "
+                "to do it again is to spend again; start another with --name"
+            )
+        if state == "reserved":
             return before
         used = before.spent + before.reserved
         if budget is not None and (used + cost).exceeds(budget):
@@ -201,7 +213,9 @@ def ledgers(store: RunStore) -> list[str]:
     return store.folders("ledger")
 
 
-def check(store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: str | None = None) -> list[str]:
+def check(
+    store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: str | None = None, head: str | None = None
+) -> list[str]:
     """What is wrong with a ledger, by entry; nothing for a sound one.
 
     Args:
@@ -209,8 +223,10 @@ def check(store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: 
         ledger: Its name.
         entries: From `read_entries`.
         trusted: Public key that must have signed, 64 hex digits; that of the first entry if not given.
+        head: SHA-256 of an entry that is known to have been there, such as the newest of some day.
     """
     found, previous, known = [], _START, dict[str, tuple[str, Cost]]()
+    passed = {_START}
     for number, entry in enumerate(entries, 1):
         key = trusted or entries[0]["key"]
         cost = Cost(entry["epsilon"], entry["delta"])
@@ -227,6 +243,9 @@ def check(store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: 
             found.append(f"entry {number}: run {entry['run']} reserves twice")
         known[entry["run"]] = (entry["kind"], cost)
         previous = sha256(canonical_json(entry))
+        passed.add(previous)
+    if head is not None and head not in passed:
+        found.append(f"no entry has the digest {head[:16]}…, which was the head: entries were removed or replaced")
     # In this order: others may append while this one looks.
     if store.exists(_key(ledger, len(entries) + 2)) and not store.exists(_key(ledger, len(entries) + 1)):
         found.append(f"entry {len(entries) + 1}: it is missing, and a later one is there")
@@ -235,6 +254,11 @@ def check(store: RunStore, ledger: str, entries: list[dict[str, Any]], trusted: 
 
 def _sound(store: RunStore, ledger: str, key: Identity) -> list[dict[str, Any]]:
     entries = read_entries(store, ledger)
+    if entries and entries[0]["key"] != key.public and not check(store, ledger, entries):
+        raise LedgerError(
+            f"ledger {ledger} in the run store {store.url} is signed with key {entries[0]['key'][:16]}…, and the "
+            f"server's folder has {key.public[:16]}…; bring back the ledger.pem that began it"
+        )
     problems = check(store, ledger, entries, key.public)
     if problems:
         raise LedgerError(f"ledger {ledger} in the run store {store.url} does not hold: {problems[0]}")

@@ -25,17 +25,21 @@ from fedloom.tasks.secure_aggregation.identity import write_private
 _BYTES = 32
 
 
-def own_secret(folder: Path) -> bytes:
-    """The noise secret in a folder, 32 bytes; made when it is first asked for.
+def own_secret(folder: Path, name: str = "noise") -> bytes:
+    """A secret in a folder, 32 bytes; made when it is first asked for.
+
+    Args:
+        folder: Of whom it belongs to.
+        name: What it is for.
 
     Raises:
         ConfigurationError: when it cannot be kept, or is damaged.
     """
-    path = folder / "noise.key"
+    path = folder / f"{name}.key"
     try:
         if not path.exists():
             folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-            with FileLock(folder / "noise.lock"):
+            with FileLock(folder / f"{name}.lock"):
                 if not path.exists():
                     write_private(path, os.urandom(_BYTES))
         secret = path.read_bytes()

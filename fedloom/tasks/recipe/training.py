@@ -29,7 +29,7 @@ class TrainingRecipe:
     """What a client does with the model.
 
     Attributes:
-        algorithm: "FedAvg", "FedProx" or "SCAFFOLD".
+        algorithm: Name in the specs; at a client all but FedProx and SCAFFOLD are FedAvg.
         optimizer: Name in the specs.
         optimizer_settings: Its settings besides the learning rate.
         learning_rate: Step size; in an order, that of its round.
@@ -39,6 +39,7 @@ class TrainingRecipe:
         local_epochs: Passes over the client's data in a round.
         batch_size: Windows in a batch.
         shuffle: Draw a new order of the windows in every epoch.
+        loss_before: Measure the loss of the received model too, for checks of updates.
         client_timeout_s: Seconds after which a client counts as late.
         schedule: How the learning rate changes over the rounds; None for a constant one, and in an order.
     """
@@ -53,5 +54,6 @@ class TrainingRecipe:
     local_epochs: int
     batch_size: int
     shuffle: bool
+    loss_before: bool
     client_timeout_s: float
     schedule: ScheduleRecipe | None = None

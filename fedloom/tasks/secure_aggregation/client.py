@@ -41,6 +41,8 @@ from fedloom.tasks.secure_aggregation.shamir import SHARE_BYTES, split
 from fedloom.tasks.secure_aggregation.state import State
 
 _SECRETS, _CHANNELS = "secrets", "channels"
+CLOSED = "closed"
+"""Name in a client's state of a session that it will not speak in again; nothing else is kept of it."""
 _SEED = 32
 
 
@@ -58,6 +60,7 @@ class Client:
         registry: The identity keys of its fleet, from a source that it trusts: never from the server.
         state: What it keeps of this session, and nobody else sees.
         assumptions: The least that it takes a server's threshold for safe with.
+        survivors: Fewest clients in a sum that it takes part in: its share of the noise may count on so many.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Client:
     registry: Registry = field(repr=False)
     state: State = field(repr=False)
     assumptions: Assumptions = DEFAULT
+    survivors: int = MIN_CLIENTS
 
     def advertise(self, terms: bytes) -> bytes:
         """S0: check the terms of a new session and make its keys.
@@ -114,6 +118,8 @@ class Client:
         return answer
 
     def _answer(self, stage: str, request: bytes, answer: Callable[[], bytes]) -> bytes:
+        if self.state.load(CLOSED) is not None:
+            raise RefusedError(f"{self.name}: the session is closed")
         digest = sha256(request).digest()
         kept = self.state.load(stage)
         if kept is not None:
@@ -169,7 +175,7 @@ class Client:
         clients = terms.clients
         if list(clients) != sorted(set(clients)) or self.name not in clients:
             self._refuse("the cohort is not a sorted list of different clients with this one among them")
-        if terms.survivors < MIN_CLIENTS or terms.survivors > len(clients):
+        if terms.survivors < max(self.survivors, MIN_CLIENTS) or terms.survivors > len(clients):
             self._refuse(f"a sum of {terms.survivors} of {len(clients)} clients is not safe")
         least = choose(len(clients), self.assumptions)
         if terms.neighbours < least.neighbours:

@@ -18,6 +18,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from fedloom.specs.canonical import canonical_json
 from fedloom.tasks.secure_aggregation import keys
+from fedloom.tasks.secure_aggregation.client import CLOSED, RefusedError
 from fedloom.tasks.secure_aggregation.identity import Identity, IdentityError, Registry
 from fedloom.tasks.secure_aggregation.keys import SessionKeyError
 from fedloom.tasks.secure_aggregation.masks import Mask, Ring, apply
@@ -71,6 +72,45 @@ def split_vector(
     return messages
 
 
+def split_once(
+    terms: Terms,
+    client: str,
+    identity: Identity,
+    registry: Registry,
+    servers: Mapping[str, bytes],
+    state: State,
+    vector: bytes | None,
+) -> dict[str, bytes]:
+    """`split_vector`, and the same messages whenever a session asks again: they are kept before they leave.
+
+    Args:
+        terms: The session.
+        client: The client's id.
+        identity: Its identity key.
+        registry: The identity keys of its fleet.
+        servers: As `split_vector` takes them.
+        state: What the client keeps of the session.
+        vector: Bytes of the ring elements; not needed when the session asked before.
+
+    Raises:
+        RefusedError: when there is no vector, or the session was closed.
+        MessageError: when the terms are not safe or the vector does not fit them.
+        IdentityError: when a client of the session has no valid identity key.
+    """
+    if state.load(CLOSED) is not None:
+        raise RefusedError(f"{client}: the session is closed")
+    kept = state.load("split")
+    if kept is None:
+        if vector is None:
+            raise RefusedError(f"{client}: its update is gone")
+        elements: Ring = np.frombuffer(vector, ring_type(terms.ring_bits))
+        made = split_vector(terms, client, identity, registry, servers, elements)
+        kept = len(made[FIRST]).to_bytes(4, "big") + made[FIRST] + made[SECOND]
+        state.save("split", kept)
+    end = 4 + int.from_bytes(kept[:4], "big")
+    return {FIRST: kept[4:end], SECOND: kept[end:]}
+
+
 @dataclass
 class HalfServer:
     """One of the two servers, in one session.
@@ -92,7 +132,12 @@ class HalfServer:
     refused: dict[str, str] = field(default_factory=dict)
 
     def check(self, messages: Mapping[str, bytes]) -> list[str]:
-        """The clients whose messages hold, sorted; only those that both servers name may be added."""
+        """The clients whose messages hold, sorted; only those that both servers name may be added.
+
+        Raises:
+            AbortError: when the terms are not those that clients sign.
+        """
+        self._agreed()
         held = []
         for client in sorted(messages):
             try:
@@ -107,8 +152,10 @@ class HalfServer:
         """This server's half of the sum over some clients.
 
         Raises:
-            AbortError: when there are too few, or another sum was given before in this session.
+            AbortError: when there are too few, a message does not hold, or another sum was given before in this
+                session.
         """
+        self._agreed()
         if len(set(clients)) < max(self.terms.survivors, MIN_CLIENTS):
             raise AbortError(f"only {len(set(clients))} clients are left, {self.terms.survivors} are needed")
         named = canonical_json(sorted(set(clients)))
@@ -117,13 +164,25 @@ class HalfServer:
             raise AbortError("another sum was given in this session: two sums would tell one client from the rest")
         total: Ring = np.zeros(self.terms.length, ring_type(self.terms.ring_bits))
         for client in sorted(set(clients)):
-            opened = self._open(client, messages[client])
+            try:
+                opened = self._open(client, messages[client])
+            except (KeyError, MessageError, IdentityError, SessionKeyError) as error:
+                raise AbortError(f"the message of {client!r} does not hold: {error}") from None
             if self.which == FIRST:
                 apply(total, [Mask(opened)])
             else:
                 total += decode_vector(opened, self.terms)
         self.state.save("sum", named)
         return total
+
+    def _agreed(self) -> None:
+        """Clients sign the session's id: whoever changes its terms, such as the fewest survivors, changes that too."""
+        try:
+            sound = session_id(self.terms, self.registry) == self.terms.session
+        except IdentityError as error:
+            raise AbortError(str(error)) from None
+        if not sound:
+            raise AbortError("the session's id does not follow from its terms and the registered identity keys")
 
     def _open(self, client: str, message: bytes) -> bytes:
         if client not in self.terms.clients:

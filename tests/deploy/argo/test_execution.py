@@ -25,6 +25,11 @@ LAUNCH = datetime(2026, 11, 29, 2, 0, tzinfo=UTC)  # a Sunday
 ROUNDS = 2
 SECURE = ("num_rounds: 2", "num_rounds: 1")
 """Asks for the example as it is, with privacy and masks, for one round."""
+TWO_SERVERS = (
+    ('protocol: "pairwise"', "protocol: two_server"),
+    ("    threshold: 7                 # of the 11 others of a full cohort\n", ""),
+    ("    dropout_tolerance: 4         # a whole shard may be lost\n", ""),
+)
 Play = Callable[..., tuple[Cluster, Workflow]]
 
 
@@ -180,6 +185,30 @@ def test_masks_and_privacy_with_pods_lost_at_two_stages(play: Play) -> None:
     assert sorted(path.name for path in folder.rglob("*.json")) == ["00000001.json", "00000002.json"]
     assert list((cluster.volumes / "fedloom-clients").rglob("identity.pem"))
     assert not [path for path in run_folder(cluster).rglob("*") if path.suffix in (".pem", ".key")]
+
+
+def test_two_servers_with_a_pod_killed_at_each(play: Play) -> None:
+    faults = {
+        ("split-update", "0"): Fault("kill", after_writes=1),  # tried again: the clients give the same bytes
+        ("check-second", None): Fault("kill"),
+        ("first-half", None): Fault("evict"),
+        ("second-half", None): Fault("kill", after_writes=1),
+    }
+
+    def chaos(template: str, inputs: dict[str, str], attempt: int) -> Fault | None:
+        return None if attempt else faults.get((template, inputs.get("shard")))
+
+    cluster, workflow = play(chaos, SECURE, *TWO_SERVERS)
+    tree = str(workflow.root)
+    assert workflow.phase == "Succeeded", tree
+    for name in ("round-1.split-update(0)", "round-1.check-second", "round-1.first-half", "round-1.second-half"):
+        assert len(workflow.root.find(name).exit_codes) == 2, tree
+    took = aggregate(cluster, 1)
+    assert (took["participants"], took["dropouts"], took["aborted"]) == (12, [], None), took
+    assert took["session"]["servers"] == 2
+    for claim in ("fedloom-server", "fedloom-second-server"):
+        assert (cluster.volumes / claim / "exchange.key").exists()
+    assert not list(run_folder(cluster).rglob("*.key"))
 
 
 def test_outside_its_window_it_is_not_launched_and_other_specs_stop_it(

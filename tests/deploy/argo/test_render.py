@@ -234,6 +234,32 @@ def test_the_specs_travel_whole_wherever_they_lie(example: Path, tmp_path: Path)
     assert plan_digest(compile_plan(again)) == plan_digest(compile_plan(bundle))
 
 
+def test_two_servers_have_a_volume_each_and_no_pod_has_two(example: Path) -> None:
+    edit(example, ('protocol: "pairwise"', 'protocol: "two_server"'))
+    made = templates(rendered(example))
+    claims = {
+        name: [v["persistentVolumeClaim"]["claimName"] for v in leaf.get("volumes", ()) if "persistentVolumeClaim" in v]
+        for name, leaf in made.items()
+    }
+    assert {name for name, found in claims.items() if found == ["fedloom-clients"]} == {
+        "validate", "train", "split-update",
+    }  # fmt: skip
+    of_second = {name for name, found in claims.items() if found == ["fedloom-second-server"]}
+    assert of_second == {"second-key", "check-second", "second-half"}
+    of_first = {name for name, found in claims.items() if found == ["fedloom-server"]}
+    assert of_first == {"first-key", "check-first", "first-half", "reserve-privacy", "commit-privacy"}
+    assert all(len(found) <= 1 for found in claims.values())
+    main = {task["name"]: task.get("depends") for task in made["main"]["dag"]["tasks"]}
+    assert main["validate"] == "first-key.Succeeded && second-key.Succeeded"
+    inside = {task["name"]: task.get("depends") for task in made["round"]["dag"]["tasks"]}
+    lost = "split-update.Succeeded || split-update.Failed || split-update.Errored"
+    assert inside["check-first"] == inside["check-second"] == lost
+    assert inside["first-half"] == inside["second-half"] == "check-first.Succeeded && check-second.Succeeded"
+    assert inside["aggregate"] == "first-half.Succeeded && second-half.Succeeded"
+    for name in ("check-first", "check-second"):
+        assert "--settled" in made[name]["container"]["args"]
+
+
 def test_specs_name_changes_with_their_content(example: Path) -> None:
     before = rendered(example)["config-map.yaml"]["metadata"]["name"]
     edit(example, ("# Run it:", "# Run it now:"))
@@ -247,7 +273,12 @@ def test_specs_name_changes_with_their_content(example: Path) -> None:
     ("file", "old", "new", "message"),
     [
         ("job.yaml", "dataset:imu-watch/holdout.parquet", "holdout.parquet", "held-out data .* lies in the job folder"),
-        ("job.yaml", "  input_schema:", "  model_source: m.safetensors\n  input_schema:", "the model .* lies"),
+        (
+            "job.yaml",
+            "  thresholds:\n",
+            "  drift_detection: {enabled: true, alert_threshold: 0.2, baseline_distribution: b.json}\n  thresholds:\n",
+            "the baseline distribution .* lies in the job folder",
+        ),
         ("fleet.csv", "dataset:imu-watch/s01-left.parquet", "data.parquet", "the data of client .* lies in the job"),
         ("job.yaml", "num_rounds: 60", "num_rounds: 15001", "15,001 rounds are more than one workflow can hold"),
         ("schedule.yaml", "backoff_multiplier: 2", "backoff_multiplier: 1.5", "Argo's backoff grows by whole factors"),
@@ -262,10 +293,7 @@ def test_what_argo_cannot_carry_is_refused(example: Path, file: str, old: str, n
 
 
 def test_everything_that_is_wrong_is_said_at_once(example: Path) -> None:
-    edit(
-        example,
-        ('protocol: "pairwise"', 'protocol: "two_server"'),
-    )
+    edit(example, ('algorithm: "FedAvg"', 'algorithm: "SCAFFOLD"'))
     edit(example, ("dataset:imu-watch/holdout.parquet", "holdout.parquet"))
     edit(example, ("backoff_multiplier: 2", "backoff_multiplier: 1.5"), file="schedule.yaml")
     with pytest.raises(SpecError) as caught:

@@ -19,6 +19,8 @@ from fedloom.tasks.client_home import client_folder, fleet_folder, make_keys
 from fedloom.tasks.losses import record_loss
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import read_model
+from fedloom.tasks.secure_aggregation.client import RefusedError
+from fedloom.tasks.secure_aggregation.messages import make_terms
 from fedloom.tasks.step import Place, Run, run_step
 
 MakeRun = Callable[..., Run]
@@ -227,3 +229,79 @@ def test_the_whole_run_in_process_and_again(make_run: MakeRun, tmp_path: Path) -
     simulate(plan, other)  # the same clients, another store: another session, the same sum
     assert read_result(other).model_digest == first.model_digest
     assert "secure aggregation" not in str(first.gate["checks"])
+
+
+def test_an_update_goes_into_one_session_alone(make_run: MakeRun) -> None:
+    """A server that holds two sessions in a round, one without c0, could take their sums apart."""
+    run = masked(make_run)
+    place = Place(run, 1)
+    terms = Path(run.store.url) / place.key("session/terms.json")
+
+    def before(stage: str) -> None:
+        if stage == "confirm_survivors":
+            kept = {path: path.read_bytes() for path in terms.parent.rglob("*.frozen.json")} | {
+                terms: terms.read_bytes()
+            }
+            terms.unlink()
+            for path in kept:
+                if path.name not in ("train.frozen.json", "terms.json"):
+                    path.unlink()
+            for again in session.STAGES[1:4]:
+                for shard in (0, 1, 2):
+                    (Path(run.store.url) / place.result_key(again, shard)).rename(terms.parent / f"{again}-{shard}")
+                    outputs = run_step(run, again, 1, shard)
+                    assert outputs["clients"] == (0 if again == "mask_update" else 2)
+            assert "went into another session" in outputs["dropouts"][0]["reason"]
+            for path, data in kept.items():
+                path.write_bytes(data)
+            for again in session.STAGES[1:4]:
+                for shard in (0, 1, 2):
+                    (terms.parent / f"{again}-{shard}").rename(Path(run.store.url) / place.result_key(again, shard))
+
+    assert play(run, before)["participants"] == 6
+
+
+def test_an_aborted_session_is_closed_in_the_next_round(make_run: MakeRun, own_clients: Path) -> None:
+    run = masked(make_run)
+    place = Place(run, 1)
+    old: dict[str, Path] = {}
+
+    def before(stage: str) -> None:
+        if stage == "mask_update":
+            for shard in (0, 1):
+                record_loss(run, stage, 1, shard, "evicted")
+        if stage == "confirm_survivors":
+            old.update({path.parent.parent.parent.name: path.parent for path in own_clients.rglob("secrets")})
+
+    assert play(run, before)["aborted"] is not None
+    assert len(old) == 6
+    assert all((folder / "secrets").exists() for folder in old.values())
+    terms = session.session_terms(place)
+    assert play(run, number=2)["participants"] == 6
+    for name, folder in old.items():
+        assert [path.name for path in folder.iterdir()] == ["closed"], name
+        with pytest.raises(RefusedError, match="the session is closed"):
+            session.open_client(place, terms, name).advertise(terms.encode())
+        with pytest.raises(RefusedError, match="went into another session"):
+            session.take_update(place, terms, name)  # not even what is trained for that round again
+
+
+def test_clients_do_not_take_part_in_sums_of_fewer_than_the_plan_says(make_run: MakeRun) -> None:
+    """The noise of privacy is shared among the survivors that the plan promises."""
+    run = masked(make_run, orchestration_config={"shard_size": 2, "aggregation": {"min_quorum": 4}})
+
+    def before(stage: str) -> None:
+        if stage == "advertise_keys":
+            place = Place(run, 1)
+            session.session_terms(place)
+            rules = session.masking(place)
+            lowered = make_terms(
+                session.server_registry(place), "lowered", tuple(run.fleet.clients), 5, 3, 3, 32, rules.parameters + 2
+            )
+            (Path(run.store.url) / place.key("session/terms.json")).write_bytes(lowered.encode())
+
+    took = play(run, before)
+    assert took["aborted"] is not None
+    assert {drop["reason"] for drop in took["dropouts"]} == {
+        f"{client}: a sum of 3 of 6 clients is not safe" for client in run.fleet.clients
+    }

@@ -72,6 +72,34 @@ def test_delta_is_a_budget_too(store: RunStore) -> None:
     assert charge(store, "many", 1e6, budget=None).budget is None
 
 
+def test_a_warning_for_delta_too(store: RunStore) -> None:
+    now = reserve(store, NAME, "a", "job", Cost(0.1, 9.5e-4), BUDGET, signer())
+    assert now.warning == "95% of the privacy budget is spent: delta 0.00095 of 0.001"
+
+
+def test_a_run_that_has_ended_is_not_done_again_for_nothing(store: RunStore) -> None:
+    charge(store, "a")
+    commit(store, NAME, "a", Cost(0.5, 1e-5), signer())
+    with pytest.raises(BudgetError, match=r"run a has ended and was charged .* start another with --name"):
+        charge(store, "a")
+
+
+def test_entries_that_were_removed_at_the_end_are_missed_by_who_kept_the_head(store: RunStore) -> None:
+    folder = filled(store)
+    entries = read_entries(store, NAME)
+    heads = [account(entries[:number]).head for number in range(5)]
+    assert all(check(store, NAME, entries, head=head) == [] for head in heads)
+    arguments = ["privacy", "ledger", "verify", NAME, "--store", store.url, "--head", heads[4]]
+    assert CliRunner().invoke(main, arguments).exit_code == 0
+    (folder / "00000004.json").unlink()
+    assert check(store, NAME, read_entries(store, NAME)) == []
+    assert check(store, NAME, read_entries(store, NAME), head=heads[3]) == []
+    done = CliRunner().invoke(main, arguments)
+    assert (done.exit_code, "which was the head: entries were removed" in done.output) == (1, True)
+    done = CliRunner().invoke(main, ["privacy", "ledger", "verify", "--store", store.url, "--head", heads[4]])
+    assert (done.exit_code, "say which" in done.output) == (2, True)
+
+
 def test_a_commit_needs_a_reservation_of_as_much(store: RunStore) -> None:
     with pytest.raises(LedgerError, match="has no reservation"):
         commit(store, NAME, "a", Cost(1.0, 1e-5), signer())
@@ -133,8 +161,9 @@ def test_entries_that_others_append_meanwhile_are_no_gap(store: RunStore) -> Non
 
 def test_another_key_is_refused(store: RunStore) -> None:
     charge(store, "a")
-    with pytest.raises(LedgerError, match="the signature is not that of key"):
+    with pytest.raises(LedgerError, match=r"signed with key .* bring back the ledger\.pem that began it"):
         reserve(store, NAME, "b", "job", Cost(1.0, 1e-5), BUDGET, Identity.generate())
+    assert len(read_entries(store, NAME)) == 1
     assert (Path(os.environ["FEDLOOM_SERVER"]) / "ledger.pem").stat().st_mode & 0o077 == 0
     for name in ("", "../x", "a/b", ".hidden"):
         with pytest.raises(ConfigurationError, match="no name of a ledger"):

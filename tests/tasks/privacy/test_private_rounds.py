@@ -17,7 +17,7 @@ from fedloom.specs.bundle import load_job
 from fedloom.tasks.client import clipped
 from fedloom.tasks.model_store import read_model
 from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
-from fedloom.tasks.select import draw_each
+from fedloom.tasks.selection.draw import draw_each
 from fedloom.tasks.step import Run, run_step
 
 MakeRun = Callable[..., Run]

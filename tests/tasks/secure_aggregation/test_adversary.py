@@ -6,6 +6,7 @@ import dataclasses
 
 import pytest
 
+from fedloom.tasks.secure_aggregation import keys
 from fedloom.tasks.secure_aggregation.client import Client, RefusedError
 from fedloom.tasks.secure_aggregation.identity import Identity, IdentityKey
 from fedloom.tasks.secure_aggregation.messages import (
@@ -139,6 +140,24 @@ def test_terms_that_a_client_does_not_accept(change: dict[str, object], why: str
     assert honest.state.load("secrets") is None
 
 
+def test_a_degree_that_no_ring_has() -> None:
+    party = Party(70, neighbours=28, threshold=20)
+    terms = party.terms.model_copy(update={"neighbours": 29})
+    with pytest.raises(RefusedError, match="no ring gives each client 29 neighbours"):
+        party.client("c000").advertise(terms.encode())
+
+
+def test_adverts_that_nobody_asked_for() -> None:
+    party = Party(70, neighbours=28, threshold=20)
+    party.advertise()
+    near = decode(ShareRequest, party.server.share_request("c000"), None).adverts
+    known = {"c000", *(advert.client for advert in near)}
+    stranger = next(advert for name, advert in party.server.adverts.items() if name not in known)
+    for adverts in ((*near, stranger), (*near, near[0])):
+        with pytest.raises(RefusedError, match="adverts of clients that are no neighbours, or twice"):
+            party.clients["c000"].share(ShareRequest(session=party.terms.session, adverts=adverts).encode())
+
+
 def test_a_client_takes_keys_from_its_registry_alone() -> None:
     party = Party(5)
     mallory = Identity.generate()
@@ -202,6 +221,30 @@ def test_every_bit_of_a_sealed_share_counts() -> None:
     swapped = request.model_copy(update={"sealed": {"c001": request.sealed["c002"], "c002": sealed}})
     with pytest.raises(RefusedError, match="was changed or is for another"):
         party.clients["c000"].mask(swapped.encode(), party.vector("c000"))
+
+
+def test_sealed_shares_that_are_none_or_too_few() -> None:
+    party = Party(6, threshold=4)
+    party.advertise()
+    party.share()
+    client, vector = party.clients["c000"], party.vector("c000")
+    request = decode(MaskRequest, party.server.mask_request("c000"), None)
+    few = request.model_copy(update={"sealed": {n: request.sealed[n] for n in ("c001", "c002", "c003")}})
+    with pytest.raises(RefusedError, match="3 neighbours shared their secrets, 4 are needed"):
+        client.mask(few.encode(), vector)
+    stranger = request.model_copy(update={"sealed": {**request.sealed, "mallory": request.sealed["c001"]}})
+    with pytest.raises(RefusedError, match=r"shares of clients that are no neighbours: \['mallory'\]"):
+        client.mask(stranger.encode(), vector)
+    private = party.clients["c001"].state.load("secrets")
+    assert private is not None
+    shared = keys.exchange(private[:32], party.server.adverts["c000"].channel)
+    short = keys.seal(shared, party.terms.session, "c001", "c000", b"no shares")
+    with pytest.raises(RefusedError, match="something that is no pair of shares"):
+        client.mask(request.model_copy(update={"sealed": {**request.sealed, "c001": short}}).encode(), vector)
+    for wrong in (vector[:-1], vector.astype("uint64"), vector.reshape(1, -1)):
+        with pytest.raises(RefusedError, match="expected 5 elements of 32 bits"):
+            client.mask(request.encode(), wrong)
+    assert client.mask(request.encode(), vector)
 
 
 @pytest.mark.parametrize("field", ["channel", "mask", "signature", "session"])

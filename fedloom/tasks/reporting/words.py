@@ -1,0 +1,110 @@
+"""Numbers and verdicts in words, for people."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fedloom.tasks.report import BASELINE
+from fedloom.tasks.reporting.data import RunRecord
+
+__all__ = ["BASELINE", "amount", "check_bound", "check_value", "clock", "number", "share", "unit_words", "verdict"]
+
+_UNITS = ("B", "KB", "MB", "GB", "TB")
+
+
+def number(value: Any) -> str:
+    """A number with four digits after the point or, small or large, four that count; a dash where there is none."""
+    if value is None or value == "":
+        return "–"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    if isinstance(value, int):
+        return f"{value:,}"
+    if not isinstance(value, float):
+        return str(value)
+    if value and not 0.001 <= abs(value) < 10_000:
+        return f"{value:.4g}"
+    return f"{value:.4f}"
+
+
+def amount(value: float | None) -> str:
+    """Bytes in the unit that fits."""
+    if value is None:
+        return "–"
+    size, unit = float(value), 0
+    while size >= 1000 and unit < len(_UNITS) - 1:
+        size, unit = size / 1000, unit + 1
+    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+
+
+def share(part: float, whole: float) -> str:
+    """A share in percent."""
+    return "–" if not whole else f"{100 * part / whole:.0f} %"
+
+
+def clock(seconds: float | None) -> str:
+    """A duration."""
+    if seconds is None:
+        return "–"
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def unit_words(unit: str) -> str:
+    """Whom differential privacy protects."""
+    return "one window of a client's data" if unit == "record" else "all data of one client"
+
+
+def verdict(record: RunRecord) -> dict[str, str]:
+    """What became of a run: a mark, one word, a sentence, and a tone (good, bad, open) for its colour."""
+    gate, done, wanted = record.summary.get("gate", {}), len(record.rounds), record.recipe.get("rounds", "?")
+    if record.state == "failed":
+        return _say("✕", "Failed", f"The run could not go on after {done} of {wanted} rounds. {record.reason}", "bad")
+    if record.state == "running":
+        return _say(
+            "…", "Running", f"The run has done {done} of at most {wanted} rounds. Nothing is decided yet.", "open"
+        )
+    if record.state == "unknown":
+        return _say("?", "Not ended", f"{done} of at most {wanted} rounds are done: {record.reason}.", "open")
+    decision, why = gate.get("decision", "unknown"), f"after round {done}: {gate.get('stop_reason', 'the run ended')}"
+    if decision == "pass":
+        return _say("✓", "Pass", f"The gate let the model pass, and it became the champion, {why}.", "good")
+    reasons = {
+        "fail": ("✕", "Withheld", "The gate found that the model must not be released", "bad"),
+        "inconclusive": ("?", "Withheld: inconclusive", "The gate could not answer a question about the model", "open"),
+        "error": ("!", "Withheld: error", "A check of the gate could not be carried out", "bad"),
+    }
+    mark, word, sentence, tone = reasons.get(decision, ("?", decision, "The decision is unknown", "open"))
+    missed = ", ".join(check["name"] for check in gate.get("checks", []) if check["outcome"] != "pass")
+    return _say(mark, word, f"{sentence}, {why}." + (f" Not passed: {missed}." if missed else ""), tone)
+
+
+def _say(mark: str, word: str, sentence: str, tone: str) -> dict[str, str]:
+    return {"mark": mark, "word": word, "sentence": sentence, "tone": tone}
+
+
+def check_value(check: dict[str, Any]) -> str:
+    """The number that a check judged, with its interval where there is one."""
+    numbers = check.get("numbers", {})
+    value = next(
+        (numbers[name] for name in ("value", "participants", "not_finite") if numbers.get(name) is not None), None
+    )
+    text = number(value)
+    low, high = numbers.get("lower"), numbers.get("upper")
+    return text if low is None or high is None else f"{text} ({number(low)} to {number(high)})"
+
+
+def check_bound(check: dict[str, Any]) -> str:
+    """What that number was held against."""
+    numbers = check.get("numbers", {})
+    limits = [
+        (numbers.get("minimum"), "at least"),
+        (numbers.get("maximum"), "at most"),
+        (numbers.get("quorum"), "at least"),
+        (numbers.get("champion_value"), "champion"),
+        (0 if "not_finite" in numbers else None, "exactly"),
+    ]
+    return ", ".join(f"{words} {number(limit)}" for limit, words in limits if limit is not None) or "–"

@@ -1,0 +1,256 @@
+"""The report: everything in one page, nothing loaded, nothing of hostile input taken for HTML."""
+
+import re
+from collections.abc import Callable
+from dataclasses import replace
+from html.parser import HTMLParser
+from typing import Any
+from xml.etree import ElementTree
+
+import pytest
+
+from fedloom.flows.compile import compile_plan
+from fedloom.flows.inline import simulate
+from fedloom.flows.runs import open_run
+from fedloom.flows.without_privacy import compile_baseline
+from fedloom.specs.bundle import load_job
+from fedloom.tasks.errors import RunError
+from fedloom.tasks.reporting.card import escaped, model_card
+from fedloom.tasks.reporting.data import RunRecord, read_run
+from fedloom.tasks.reporting.files import report_files
+from fedloom.tasks.reporting.page import report_page
+from fedloom.tasks.step import Run
+
+EVIL = "<script>alert('x')</script>&\"`[a](http://evil.example)![b](http://evil.example/b.png)"
+ANALYSIS: dict[str, Any] = {
+    "confusion": [[50, 10], [5, 35]],
+    "roc": {"fpr": [0.0, 0.1, 1.0], "tpr": [0.0, 0.8, 1.0]},
+    "calibration": [
+        {"low": 0.0, "high": 0.5, "count": 60, "mean_score": 0.2, "rate": 0.1},
+        {"low": 0.5, "high": 1.0, "count": 0, "mean_score": None, "rate": None},
+    ],
+    "groups": {"site": {EVIL: {"windows": 40, "metrics": {"auc": 0.71}, "undefined": {}}}},
+    "gaps": {"site": {"auc": {"worst": 0.71, "value": EVIL, "gap": 0.1234}}},
+    "drift": {"accel_x": {"psi": 0.3217, "ks": 0.0456}},
+    "intervals": {"auc": {"low": 0.6123, "high": 0.8234, "level": 0.95}},
+    "robustness": {"stuck axis": {"auc": 0.5432}},
+    "latency_ms_p95": 1.25,
+    "model_bytes": 2_500_000,
+}
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with attributes, the text outside style, and whether tags are closed."""
+
+    VOID = frozenset({"meta", "br", "link", "img", "input", "hr"})
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.elements: list[tuple[str, dict[str, str]]] = []
+        self.open: list[str] = []
+        self.words: list[str] = []
+        self.feed(text)
+        self.close()
+        assert self.open == []
+        self.text = " ".join(" ".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.elements.append((tag, {name: value or "" for name, value in attrs}))
+
+    def handle_endtag(self, tag: str) -> None:
+        assert self.open.pop() == tag
+
+    def handle_data(self, data: str) -> None:
+        if "style" not in self.open:
+            self.words.append(data)
+
+
+def loads_nothing(page: Page, text: str) -> None:
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "img", "iframe", "object", "embed", "link", "base", "form", "audio", "video", "image"}
+    for _, attributes in page.elements:
+        assert not [name for name in attributes if name.startswith("on")]
+        assert "src" not in attributes
+        assert attributes.get("href", "#").startswith("#")
+    for url in re.findall(r"url\(([^)]*)\)", text):
+        assert url.startswith("#")
+    assert "@import" not in text
+    (policy,) = (a["content"] for tag, a in page.elements if a.get("http-equiv") == "Content-Security-Policy")
+    assert policy.startswith("default-src 'none';")
+
+
+def charts(text: str) -> list[ElementTree.Element]:
+    return [ElementTree.fromstring(svg) for svg in re.findall(r"<svg .*?</svg>", text, re.DOTALL)]
+
+
+def record_of(run: Run) -> RunRecord:
+    return read_run(run.store, run.run_id)
+
+
+def test_the_page_shows_the_run_and_loads_nothing(ended: Callable[..., Run]) -> None:
+    record = record_of(ended())
+    text = report_page(record)
+    assert report_page(record) == text
+    page = Page(text)
+    loads_nothing(page, text)
+    assert "Pass The gate let the model pass, and it became the champion, after round 3" in page.text
+    for shown in (record.run_id, record.plan_digest, record.evidence["model_digest"], record.evidence["fleet_digest"]):
+        assert shown in page.text
+    assert f"{record.metrics['auc']:.4f}" in page.text
+    assert "target auc ✓ pass" in page.text
+    assert "c3 " in page.text  # a client, among those who took part
+    drawn = charts(text)
+    assert len(drawn) >= 5
+    ids = re.findall(r'\bid="([^"]*)"', text)
+    assert len(ids) == len(set(ids))
+    for chart in drawn:
+        assert chart.get("role") == "img"
+        assert chart.get("aria-label")
+    targets = re.findall(r'href="#([^"]*)"|url\(#([^)]*)\)', text)
+    assert {one or other for one, other in targets} <= set(ids)
+    headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
+    assert headings[0] == "h1"
+
+
+def test_the_analysis_is_shown_where_there_is_one(ended: Callable[..., Run]) -> None:
+    record = replace(record_of(ended()), analysis=ANALYSIS)
+    text = report_page(record)
+    page = Page(text)
+    loads_nothing(page, text)
+    for shown in (
+        "0.6123 to 0.8234",
+        "accel_x 0.3217 0.0456",
+        "stuck axis auc 0.5432",
+        "50 83 %",
+        "0.1234",
+        "2.5 MB",
+        "1.2500 ms",
+    ):
+        assert shown in page.text, shown
+    assert EVIL in page.text
+    names = [chart.get("aria-label") or "" for chart in charts(text)]
+    assert "Calibration of the scores" in names
+    assert any(name.startswith("ROC curve, area 0.") for name in names)
+    about = record.about | {"report": {"format": "html", "sections": ["confusion_matrix"]}}
+    fewer = [chart.get("aria-label") or "" for chart in charts(report_page(replace(record, about=about)))]
+    assert not any(name.startswith(("ROC", "Calibration")) for name in fewer)
+
+
+def test_any_part_of_the_analysis_may_be_missing(ended: Callable[..., Run]) -> None:
+    record = replace(record_of(ended(num_rounds=1)), rounds=())  # pages without the charts of rounds
+    record = replace(record, evidence={})
+    for key in ANALYSIS:
+        Page(report_page(replace(record, analysis={key: ANALYSIS[key]})))
+
+
+def test_hostile_words_stay_words(ended: Callable[..., Run]) -> None:
+    run = ended(job_metadata={"name": EVIL, "owner": EVIL}, description=f"# Heading\n1. {EVIL}", num_rounds=1)
+    record = record_of(run)
+    line = record.rounds[0]
+    dropouts = [{"client": EVIL, "reason": EVIL}]
+    record = replace(record, rounds=({**line, "dropouts": dropouts, "undefined": {"recall": EVIL}},))
+    text = report_page(record)
+    page = Page(text)
+    loads_nothing(page, text)
+    assert "<script" not in text
+    assert page.text.count("alert('x')") >= 5
+    assert ("h1", {}) in page.elements
+    assert sum(tag == "h1" for tag, _ in page.elements) == 2  # the page's and the card's
+    card = model_card(record)
+    assert "\\[a\\](http://evil.example)" in card
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("# a", "\\# a"), ("1. a", "1\\. a"), ("- a", "\\- a"), ("a - b. 1. c", "a - b. 1. c"), ("a|b\nc", "a\\|b c")],
+)
+def test_words_in_markdown_are_escaped_where_they_would_mean_something(text: str, shown: str) -> None:
+    assert escaped(text) == shown
+
+
+def test_a_run_that_has_not_ended_says_so(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    assert "Running The run has done 0 of at most 3 rounds" in Page(report_page(record_of(run))).text
+    simulate(compile_plan(load_job(run.folder)), run)
+    for name in ("report.json", "summary.json", "summary.md"):
+        run.store.delete(run.key(name))
+    record = record_of(run)
+    assert record.state == "running"
+    late = record.written.replace(year=record.written.year + 1)
+    stopped = read_run(run.store, run.run_id, late)
+    assert stopped.state == "unknown"
+    assert "Not ended 3 of at most 3 rounds are done" in Page(report_page(stopped)).text
+
+
+def test_a_run_that_failed_says_why_until_it_goes_on(make_run: Callable[..., Run]) -> None:
+    run = make_run()
+    holdout = run.folder / "holdout.csv"
+    kept = holdout.read_bytes()
+    holdout.unlink()
+    plan = compile_plan(load_job(run.folder))
+    with pytest.raises(RunError):
+        simulate(plan, run)
+    record = record_of(run)
+    assert record.state == "failed"
+    assert "Failed The run could not go on after 0 of 3 rounds. step " in Page(report_page(record)).text
+    holdout.write_bytes(kept)
+    simulate(plan, run)
+    assert record_of(run).state == "ended"
+
+
+def test_a_baseline_is_marked_never_released_and_shows_what_privacy_costs(make_run: Callable[..., Run]) -> None:
+    private = {"enabled": True, "mechanism": "DP-SGD", "epsilon": 8.0, "delta": 1e-4, "max_grad_norm": 1.0}
+    run = make_run(differential_privacy=private, metrics={"auc": 0.0}, num_rounds=2)
+    bundle = load_job(run.folder)
+    simulate(compile_plan(bundle), run)
+    plan = compile_baseline(bundle)
+    other = open_run(plan, bundle, run.store.url)
+    assert other.run_id != run.run_id
+    simulate(plan, other)
+    record, baseline = record_of(run), record_of(other)
+    assert baseline.summary["baseline"] is True
+    assert baseline.summary["gate"]["decision"] == "fail"
+    assert run.store.read_json("champions/fl-tiny.json")["run_id"] == run.run_id
+    assert "never released" in Page(report_page(baseline)).text
+    assert b"never released" in run.store.read(other.key("summary.md"))
+    text = Page(report_page(record, baseline)).text
+    here, there = record.metrics["auc"], baseline.metrics["auc"]
+    assert f"At the end auc is {here:.4f} with ε" in text
+    assert f"and {there:.4f} without privacy: privacy costs {there - here:.4f}" in text
+    assert "differ in more than privacy" not in text
+    assert "training losses are not seen" in text
+
+
+def test_who_was_drawn_is_not_told_where_privacy_counts_on_it(ended: Callable[..., Run]) -> None:
+    private = {
+        "enabled": True, "mechanism": "DP-FedAvg", "noise_multiplier": 1.0, "delta": 1e-3, "max_grad_norm": 1.0,
+    }  # fmt: skip
+    run = ended(
+        differential_privacy=private,
+        client_selection="poisson",
+        orchestration_config={"shard_size": 2, "aggregation": {"weights": "uniform", "min_quorum": 1}},
+        max_clients=4,
+    )
+    record = record_of(run)
+    assert record.participation is None
+    text = report_page(replace(record, rounds=({**record.rounds[0], "dropouts": [{"client": "c1", "reason": "c1"}]},)))
+    assert "is not told" in text
+    assert not re.search(r"\bc[0-5]\b", Page(text).text)
+
+
+def test_the_step_writes_the_page_where_a_job_asks_for_it(ended: Callable[..., Run]) -> None:
+    run = ended(output={"report_format": "html"}, num_rounds=1)
+    stored = run.store.read_json(run.key("report.json"))["files"]["report"]
+    text = run.store.read(stored["key"], stored["sha256"]).decode()
+    assert "it became the champion" in Page(text).text
+    assert not run.store.exists(ended(num_rounds=1, seed=8).key("report.html"))
+
+
+def test_every_file_of_a_report_is_there(ended: Callable[..., Run]) -> None:
+    files = report_files(record_of(ended(num_rounds=1)))
+    assert sorted(files) == ["metrics.csv", "metrics.prom", "model_card.md", "report.html"]
