@@ -117,9 +117,9 @@ def participation(place: Place) -> Check:
     """At least the quorum of clients gave an update in this round."""
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
-    words = f"{took['participants']} of {took['cohort']} clients gave an update, the quorum is {took['quorum']}"
-    if excluded := took["remarks"]["excluded"]:
-        words = words.replace("gave an update", f"gave an update that counts ({excluded} did not)")
+    excluded = took["remarks"]["excluded"]
+    given = f"gave an update that counts, {excluded} were excluded" if excluded else "gave an update"
+    words = f"{took['participants']} of {took['cohort']} clients {given}, the quorum is {took['quorum']}"
     if took["withheld"] is not None:
         words = f"the updates gave no mean: {took['withheld']}"
     if took["aborted"] is not None:
