@@ -85,11 +85,11 @@ def _clients(job: Job) -> Iterator[Finding]:
         yield ("orchestration_config", "client_selection", "algorithm"), _only("selection", chosen, SELECTIONS)
     if orchestration.client_selection.fairness_policy is not None:
         yield ("orchestration_config", "client_selection", "fairness_policy"), "fairness is not built yet"
-    if orchestration.timing is not None:
-        yield (
-            ("orchestration_config", "timing"),
-            "timing is not built yet; a round waits for each client up to the timeout",
-        )
+    timing, at = orchestration.timing, ("orchestration_config", "timing")
+    if timing is not None and timing.trigger != "after_client_updates":
+        yield (*at, "trigger"), _only("trigger", timing.trigger, ("after_client_updates",))
+    if timing is not None and not timing.wait_for_min_clients:
+        yield (*at, "wait_for_min_clients"), "a round without a quorum is not built yet; write true"
 
 
 def _privacy(job: Job) -> Iterator[Finding]:

@@ -79,8 +79,8 @@ class Timing(Section):
         "after_client_updates", description="What starts the aggregation."
     )
     wait_for_min_clients: Flag = Field(True, description="Whether it waits for min_clients.")
-    min_clients: Count | None = Field(None, description="Fewest updates waited for.")
-    max_wait_time: Count | None = Field(None, description="Minutes waited at most.")
+    min_clients: Count | None = Field(None, description="Fewest updates waited for: the quorum.")
+    max_wait_time: Count | None = Field(None, description="Minutes that the clients of a shard have together.")
 
 
 class Resources(Section):

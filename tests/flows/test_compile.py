@@ -116,7 +116,11 @@ REFUSED = [
         "labels other than [0, 1]",
     ),
     ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
-    ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
+    (
+        {"orchestration_config": {"timing": {"trigger": "scheduled"}}},
+        "orchestration_config.timing.trigger",
+        "trigger scheduled",
+    ),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
 ]
 

@@ -21,6 +21,7 @@ class TrainingRecipe:
         batch_size: Windows in a batch.
         shuffle: Draw a new order of the windows in every epoch.
         loss_before: Measure the loss of the received model too, for checks of updates.
+        shard_deadline_s: Seconds after which the clients of a shard that have not finished are late; None for none.
         client_timeout_s: Seconds after which a client counts as late.
     """
 
@@ -35,4 +36,5 @@ class TrainingRecipe:
     batch_size: int
     shuffle: bool
     loss_before: bool
+    shard_deadline_s: float | None
     client_timeout_s: float

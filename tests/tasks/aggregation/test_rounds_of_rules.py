@@ -281,3 +281,23 @@ def test_what_became_of_updates_is_shown_while_a_run_goes_on(make_run: MakeRun) 
         simulate(plan, run, display)
     assert "round 1: flagged c0 and 5 more: gradient_norm is 0." in shown.getvalue()
     assert "(gradient_norm)" in shown.getvalue()
+
+
+def test_clients_after_the_deadline_of_their_shard_are_dropouts(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def takes_an_hour(order: Any, client: str, *rest: Any) -> ClientUpdate:
+        nonlocal now
+        given = fit(order, client, *rest)
+        now += 3600.0
+        return given
+
+    monkeypatch.setattr(train, "fit", takes_an_hour)
+    monkeypatch.setattr(train.time, "monotonic", lambda: now)
+    orchestration = {"shard_size": 3, "aggregation": {"min_quorum": 2}, "timing": {"max_wait_time": 90}}
+    took = one_round(make_run(orchestration_config=orchestration))
+    late = "late: the shard's deadline of 5400 s has passed"
+    assert took["dropouts"] == [{"client": client, "reason": late} for client in ("c2", "c5")]
+    assert (took["participants"], took["quorum_met"]) == (4, True)
