@@ -24,6 +24,10 @@ def not_combinable(bundle: JobBundle) -> Iterator[Finding]:
     yield from _weight_column(bundle)
     yield from _shares(job)
     yield from _unsaid(job)
+    timing = job.orchestration.timing
+    if timing is not None and timing.min_clients not in (None, quorum_of(job)):
+        at: Trail = ("orchestration_config", "timing", "min_clients")
+        yield "job", at, f"{timing.min_clients} is not the quorum ({quorum_of(job)})", "make the two agree"
     rule = robust_recipe(job)
     objection = too_few(rule, quorum_of(job)) if rule is not None else None
     if objection is not None:
@@ -104,10 +108,10 @@ def _weight_column(bundle: JobBundle) -> Iterator[Finding]:
         yield "job", at, f"the fleet has no column {column!r}", f"its columns: {has}"
         return
     values = dict(zip(fleet.clients, fleet.attributes[column], strict=True))
-    wrong = [client for client, value in values.items() if not isinstance(value, int | float) or not 0 <= value < 1e300]
+    wrong = [client for client, value in values.items() if not isinstance(value, int | float) or not 0 <= value < 1e15]
     if wrong:
         shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        yield "job", at, f"column {column!r} has no weight (a number, not negative) for {shown}", None
+        yield "job", at, f"column {column!r} has no weight (0 to 1e15) for {shown}", None
     elif not any(isinstance(value, int | float) and value > 0 for value in values.values()):
         yield "job", at, f"column {column!r} gives no client a weight above 0", None
 
