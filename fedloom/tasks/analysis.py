@@ -157,7 +157,7 @@ def _curves(sample: Sample | None) -> dict[str, Any]:
     if sample is None or sample.y is None:
         return {}
     found: dict[str, Any] = {}
-    if sample.output != "multi_class" and len(np.unique(sample.y)) == 2:
+    if sample.output in ("binary_classification", "reconstruction_error") and len(np.unique(sample.y)) == 2:
         found["roc"] = _roc(sample)
     if sample.output in ("binary_classification", "multi_class"):
         from sklearn.metrics import confusion_matrix
