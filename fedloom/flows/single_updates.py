@@ -24,10 +24,6 @@ def not_combinable(bundle: JobBundle) -> Iterator[Finding]:
     yield from _weight_column(bundle)
     yield from _shares(job)
     yield from _unsaid(job)
-    timing = job.orchestration.timing
-    if timing is not None and timing.min_clients not in (None, quorum_of(job)):
-        at: Trail = ("orchestration_config", "timing", "min_clients")
-        yield "job", at, f"{timing.min_clients} is not the quorum ({quorum_of(job)})", "make the two agree"
     rule = robust_recipe(job)
     objection = too_few(rule, quorum_of(job)) if rule is not None else None
     if objection is not None:

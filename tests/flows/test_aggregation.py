@@ -121,7 +121,6 @@ REFUSED = [
         "6 clients (max_clients) with at least 0.2 each are more than the whole",
     ),
     ({"aggregation_config": {"weighting": {"normalize": False}}}, "weights num_samples cannot go without"),
-    ({"orchestration_config": {"timing": {"min_clients": 4}}}, "4 is not the quorum (2)"),
     (
         {"orchestration_config": {"aggregation": {"weights": "custom", "weight_column": "share"}}},
         "the fleet has no column 'share'",
