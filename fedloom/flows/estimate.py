@@ -19,7 +19,7 @@ class Estimate:
 
     Attributes:
         parameters: Numbers in the model.
-        bytes_per_client_and_round: Model down plus update up, float32.
+        bytes_per_client_and_round: Model down, float32, and update up: float32, or an element of the ring under masks.
         bytes_total: Over all rounds and the whole cohort.
         shards: Shards of a round.
         memory_per_shard_bytes: Tensors of one training step, without Python and torch themselves
@@ -36,7 +36,8 @@ class Estimate:
 def estimate(recipe: Recipe) -> Estimate:
     """Estimate the costs of a run that goes through all its rounds with full cohorts."""
     parameters = parameter_count(recipe.model)
-    moved = None if parameters is None else 2 * parameters * _FLOAT
+    up = _FLOAT if recipe.masking is None else recipe.masking.ring_bits // 8
+    moved = None if parameters is None else parameters * (_FLOAT + up)
     cohort = recipe.selection.target
     return Estimate(
         parameters=parameters,

@@ -66,6 +66,37 @@ def test_different_survivors_for_different_clients() -> None:
         party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=forged).encode())
 
 
+def test_a_neighbour_whose_shares_never_came_is_not_named() -> None:
+    party = Party(6, threshold=3)
+    party.advertise()
+    party.share()
+    request = decode(MaskRequest, party.server.mask_request("c000"), None)
+    without = {name: sealed for name, sealed in request.sealed.items() if name != "c005"}
+    client, names = party.clients["c000"], sorted(party.identities)
+    client.mask(request.model_copy(update={"sealed": without}).encode(), party.vector("c000"))
+    for alive, dropped in ((names, []), (names[:5], ["c005"])):
+        with pytest.raises(RefusedError, match="'c005' is named, and its shares never came"):
+            client.confirm(survivors(party, alive, dropped).encode())
+
+
+def test_only_surviving_neighbours_confirm() -> None:
+    """One that dropped out and works with the server signs too: it does not make up for an honest one."""
+    party = Party(6, threshold=4)
+    party.advertise()
+    party.share()
+    party.mask(["c005"])
+    party.confirm(["c004"])
+    request = decode(RevealRequest, party.server.reveal_request("c000"), None)
+    assert len(request.signatures) == 3
+    named = survivors(party, sorted(party.identities)[:5], ["c005"])
+    more = {**request.signatures, "c005": party.identities["c005"].sign(named.signed())}
+    with pytest.raises(RefusedError, match="confirmations of clients that are no surviving neighbours"):
+        party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=more).encode())
+    own = {**request.signatures, "c000": party.identities["c000"].sign(named.signed())}
+    with pytest.raises(RefusedError, match="no surviving neighbours"):
+        party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=own).encode())
+
+
 @pytest.mark.parametrize("stage", ["advertise", "share", "mask", "confirm", "reveal"])
 def test_asking_twice_with_another_question(stage: str) -> None:
     party = Party(6, threshold=4)
