@@ -97,6 +97,19 @@ def test_only_surviving_neighbours_confirm() -> None:
         party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=own).encode())
 
 
+def test_of_each_neighbour_one_kind_of_share_is_revealed() -> None:
+    """Both would open its vector."""
+    party = Party(8, threshold=4)
+    party.advertise(["c005"])
+    party.share(["c006"])
+    party.mask(["c007"])
+    party.confirm()
+    party.reveal()
+    for name, reveal in party.server.reveals.items():
+        assert set(reveal.self_mask) == {"c000", "c001", "c002", "c003", "c004"} - {name}
+        assert set(reveal.mask_key) == {"c007"}  # and of those who never shared, nothing
+
+
 @pytest.mark.parametrize("stage", ["advertise", "share", "mask", "confirm", "reveal"])
 def test_asking_twice_with_another_question(stage: str) -> None:
     party = Party(6, threshold=4)
