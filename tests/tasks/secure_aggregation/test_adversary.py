@@ -12,8 +12,10 @@ from fedloom.tasks.secure_aggregation.identity import Identity, IdentityKey
 from fedloom.tasks.secure_aggregation.messages import (
     Advert,
     MaskRequest,
+    Reveal,
     RevealRequest,
     ShareRequest,
+    Shares,
     SurvivorsRequest,
     Terms,
     decode,
@@ -336,6 +338,35 @@ def test_garbage_is_refused_on_both_sides(garbage: bytes) -> None:
     with pytest.raises(AbortError):
         party.server.take_shares({name: garbage for name in party.identities})
     assert party.server.refused.keys() == party.identities.keys()
+
+
+def test_a_client_that_answers_something_else_is_a_dropout() -> None:
+    party = Party(8, threshold=4)
+    advert = decode(Advert, party.clients["c000"].advertise(party.terms.encode()), None)
+    posing = advert.model_copy(update={"client": "c001"})
+    signed = posing.model_copy(update={"signature": party.identities["c000"].sign(posing.signed())})
+    with pytest.raises(AbortError):
+        party.server.take_adverts({"c000": signed.encode()})
+    assert party.server.refused.pop("c000") == "an advert of 'c001'"
+    party.advertise()
+    shares = {n: c.share(party.server.share_request(n)) for n, c in party.clients.items()}
+    first = decode(Shares, shares["c000"], None)
+    some = {name: sealed for name, sealed in first.sealed.items() if name != "c001"}
+    shares["c000"] = first.model_copy(update={"sealed": some}).encode()
+    shares["c001"] = shares["c002"]
+    party.server.take_shares(shares)
+    assert party.server.refused == dict.fromkeys(("c000", "c001"), "shares that are not for its neighbours")
+    party.mask()
+    party.confirm()
+    reveals = {n: party.clients[n].reveal(party.server.reveal_request(n)) for n in party.server.confirmations}
+    reveals["c002"] = reveals["c003"]
+    more = decode(Reveal, reveals["c004"], None)
+    of_stranger = {**more.self_mask, "c000": more.self_mask["c005"]}
+    reveals["c004"] = more.model_copy(update={"self_mask": of_stranger}).encode()
+    party.server.take_reveals(reveals)
+    assert {n: party.server.refused[n] for n in ("c002", "c004")} == dict.fromkeys(
+        ("c002", "c004"), "shares that nobody asked for"
+    )
 
 
 def test_an_unknown_client_is_not_part_of_it() -> None:
