@@ -31,9 +31,6 @@ def not_combinable(bundle: JobBundle) -> Iterator[Finding]:
         yield "job", _rule_at(job), f"{objection}, in a round that just has its quorum", hint
     for at, what, leaks in _needing_single_updates(job):
         yield from _against_privacy(job, at, what, leaks)
-        if job.training.algorithm == "SCAFFOLD":
-            message = f"{what} judges single clients, and SCAFFOLD's control variates are the mean of all"
-            yield "job", at, message, "use another algorithm, or leave this out"
 
 
 def _needing_single_updates(job: Job) -> Iterator[tuple[Trail, str, bool]]:
