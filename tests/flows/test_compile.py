@@ -118,6 +118,8 @@ REFUSED = [
     ),
     ({"output_schema": "regression", "metrics": None}, "output_schema", "output regression"),
     ({"orchestration_config": {"timing": {"max_wait_time": 5}}}, "orchestration_config.timing", "timing"),
+    ({"output": {"report_format": "pdf"}}, "output.report_format", "a PDF"),
+    ({"output": {"format": "onnx"}}, "output.format", "model exports"),
     ({"metrics": ["drift_psi"]}, "metrics[0]", "metric drift_psi"),
     (
         {"orchestration_config": {"aggregation": {"weights": "custom"}}},
