@@ -72,12 +72,7 @@ def lines(
             one.x, shown, dash, color=colour, marker=marker if len(shown) <= 25 else "", markersize=3.6,
             linewidth=1.6, label=one.name,
         )  # fmt: skip
-    for level in levels:
-        axes.axhline(level.y, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
-        axes.annotate(
-            level.name, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
-            ha="right", color=_INK, fontsize=8.5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6},
-        )  # fmt: skip
+    _draw_levels(axes, levels)
     if from_zero:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -86,7 +81,9 @@ def lines(
     return _chart(figure, title)
 
 
-def stacks(title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, y: str) -> Chart:
+def stacks(
+    title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, y: str, levels: Sequence[Level] = ()
+) -> Chart:
     """Bars of parts on each other, one bar a round; the parts are told apart by hatching too."""
     figure, axes = _axes(xlabel, y)
     base = [0.0] * len(x)
@@ -98,6 +95,7 @@ def stacks(title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str,
         )  # fmt: skip
         base = [low + high for low, high in zip(base, heights, strict=True)]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    _draw_levels(axes, levels)
     if len(parts) > 1:
         _legend(figure)
     return _chart(figure, title)
@@ -156,6 +154,15 @@ def _axes(x: str, y: str, square: bool = False) -> tuple[Figure, Axes]:
     axes.set_xlabel(x, color=_MUTED)
     axes.set_ylabel(y, color=_MUTED)
     return figure, axes
+
+
+def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
+    for level in levels:
+        axes.axhline(level.y, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
+        axes.annotate(
+            level.name, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
+            ha="right", color=_INK, fontsize=8.5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
 
 
 def _legend(figure: Figure) -> None:

@@ -226,6 +226,21 @@ def test_a_baseline_is_marked_never_released_and_shows_what_privacy_costs(make_r
     assert "training losses are not seen" in text
 
 
+def test_who_was_lost_or_set_apart_is_counted_with_the_reasons(ended: Callable[..., Run]) -> None:
+    record = record_of(ended(num_rounds=2))
+    first, second = record.rounds
+    lost = [{"client": "c1", "reason": "it is late"}, {"client": "c2", "reason": "it is late"}]
+    lines = (
+        {**first, "dropouts": lost, "excluded": [{"client": "c4", "reason": "far from the others"}]},
+        {**second, "dropouts": lost[:1], "flagged": ["c5"], "quorum_met": False, "learning_rate": 0.5},
+    )
+    text = Page(report_page(replace(record, rounds=lines))).text
+    assert "it is late train 3 1, 2 c1, c2" in text
+    assert "far from the others excluded 1 1 c4" in text
+    assert "– flagged 1 2 c5" in text
+    assert "The model stayed as it was in round 2:" in text
+
+
 def test_who_was_drawn_is_not_told_where_privacy_counts_on_it(ended: Callable[..., Run]) -> None:
     private = {
         "enabled": True, "mechanism": "DP-FedAvg", "noise_multiplier": 1.0, "delta": 1e-3, "max_grad_norm": 1.0,
