@@ -54,11 +54,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart: what it shows, in a sentence for those who do not see it, a caption, and its SVG element."""
+    """A drawn chart: what it shows in a sentence for those who do not see it, a caption, its SVG, and its form."""
 
     title: str
     caption: str
     svg: str
+    square: bool
 
 
 def lines(
@@ -78,6 +79,8 @@ def lines(
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(series) > 1:
         _legend(figure)
+    else:
+        axes.set_position((0.115, 0.17, 0.87, 0.8))
     return _chart(figure, title)
 
 
@@ -179,7 +182,8 @@ _FONT = re.compile(r"font-family: [^;\"]*; ")
 
 
 def _chart(figure: Figure, title: str) -> Chart:
-    return Chart(title, re.split("[:,]", title)[0], _svg(figure, title))
+    width, height = figure.get_size_inches()
+    return Chart(title, re.split("[:,]", title)[0], _svg(figure, title), width < 1.3 * height)
 
 
 def _svg(figure: Figure, title: str) -> str:

@@ -72,7 +72,7 @@ def metric_rows(record: RunRecord, baseline: RunRecord | None) -> list[Json]:
             "value": last["metrics"].get(name),
             "interval": intervals.get(name),
             "better": None if name not in HIGHER_IS_BETTER else "higher" if HIGHER_IS_BETTER[name] else "lower",
-            "bounds": ", ".join(f"{way} {number(limit)}" for way, limit in bounds_of(record, name)),
+            "bounds": ", ".join(f"{way} {limit:g}" for way, limit in bounds_of(record, name)),
             "why": undefined.get(name, ""),
             "baseline": None if baseline is None else baseline.metrics.get(name),
         }

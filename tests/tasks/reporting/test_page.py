@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,8 +19,10 @@ from fedloom.tasks.errors import RunError
 from fedloom.tasks.reporting.card import escaped, model_card
 from fedloom.tasks.reporting.data import RunRecord, read_run
 from fedloom.tasks.reporting.files import report_files
+from fedloom.tasks.reporting.metrics_text import metrics_csv, metrics_prom
 from fedloom.tasks.reporting.page import report_page
 from fedloom.tasks.step import Run
+from fedloom.tasks.store import RunStore
 
 EVIL = "<script>alert('x')</script>&\"`[a](http://evil.example)![b](http://evil.example/b.png)"
 ANALYSIS: dict[str, Any] = {
@@ -185,6 +188,28 @@ def test_a_run_that_has_not_ended_says_so(make_run: Callable[..., Run]) -> None:
     stopped = read_run(run.store, run.run_id, late)
     assert stopped.state == "unknown"
     assert "Not ended 3 of at most 3 rounds are done" in Page(report_page(stopped)).text
+
+
+def test_a_run_killed_after_any_write_can_be_reported_on(ended: Callable[..., Run], tmp_path: Path) -> None:
+    run = ended(num_rounds=2)
+    folder, cut = run.store.local_folder, RunStore(str(tmp_path / "cut"))
+    assert folder is not None
+    written = sorted((path for path in folder.rglob("*.*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    states = []
+    for number, path in enumerate(written):
+        cut.write(path.relative_to(folder).as_posix(), path.read_bytes())
+        if not cut.exists(run.key("plan.json")):
+            continue
+        record = read_run(cut, run.run_id)
+        states.append(record.state)
+        assert record.run_id in model_card(record)
+        assert metrics_csv(record).count("\n") == len(record.rounds) + 1
+        metrics_prom(record)
+        if number % 9 == 0:
+            Page(report_page(record))
+    assert states[0] == "running"
+    assert states[-1] == "ended"
+    assert len(states) > 20
 
 
 def test_a_run_that_failed_says_why_until_it_goes_on(make_run: Callable[..., Run]) -> None:
