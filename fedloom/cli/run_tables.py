@@ -10,6 +10,7 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
+from fedloom.cli.common import printable
 from fedloom.tasks.metrics import higher_is_better
 from fedloom.tasks.reporting.compare import Comparison
 from fedloom.tasks.reporting.records import Overview
@@ -30,7 +31,7 @@ def console() -> Console:
 def cell(value: Any) -> Text:
     """A value as a cell: words that mean something are coloured, and letters that cannot be shown are not."""
     text = "–" if value is None or value == "" else str(value)
-    shown = "".join(char if char.isprintable() else "?" for char in text)
+    shown = printable(text).replace("\n", " ")
     return Text(shown, style=_COLOURS.get(shown, ""), overflow="fold")
 
 

@@ -16,6 +16,7 @@ from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.flows.selection import draws, score_of
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
+from fedloom.tasks.learning_rate import training_of
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
@@ -43,11 +44,24 @@ def as_tree(plan: Plan) -> str:
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
         f"all rounds           {_bytes(cost.bytes_total)}",
         f"memory per shard     {_bytes(cost.memory_per_shard_bytes)} of tensors; shards a round: {cost.shards}",
+        *_training(recipe),
         *_masking(recipe),
         *_privacy(recipe),
         f"plan digest          {plan_digest(plan)}",
     ]
     return "\n".join(lines)
+
+
+def _training(recipe: Recipe) -> list[str]:
+    """Where training starts and how its rate changes, if the job says either."""
+    if recipe.kind != "train":
+        return []
+    lines = [] if recipe.model_source is None else [f"starts from          {recipe.model_source}"]
+    if recipe.training.schedule is not None:
+        shown = sorted({1, 1 + recipe.rounds // 4, 1 + recipe.rounds // 2, recipe.rounds})
+        rates = [f"{training_of(recipe, number).learning_rate:.3g} in round {number}" for number in shown]
+        lines.append(f"learning rate        {', '.join(rates)}")
+    return lines
 
 
 def _drawn(recipe: Recipe) -> str:

@@ -58,6 +58,9 @@ def _scaffold(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]
         if getattr(settings.optimizer_kwargs, name):
             message = f"SCAFFOLD's control variates follow from plain steps, without {name}"
             yield "job", (*at, "optimizer_kwargs", name), message, "remove it"
+    if bundle.job.aggregation is not None:
+        message = "SCAFFOLD goes with the weighted mean alone: rules and checks judge updates, not control variates"
+        yield "job", ("aggregation_config",), message, "remove it, or write algorithm: FedAvg"
     for name, asked in (
         ("secure_aggregation", privacy.secure_aggregation.enabled),
         ("differential_privacy", privacy.differential_privacy.enabled),

@@ -6,7 +6,8 @@ The reference holds bins and quantiles of each signal in the data's own units: a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,14 +58,19 @@ def samples_of(windows: Windows, spec: WindowSpec) -> dict[str, NDArray[np.float
     if not spec.mean:
         return values
     scales = zip(spec.signals, spec.mean, spec.std, strict=True)
-    return {name: values[name] * std + mean for name, mean, std in scales}
+    return {name: _unscaled(values[name], mean, std) for name, mean, std in scales}
+
+
+def _unscaled(values: NDArray[np.float64], mean: float, std: float) -> NDArray[np.float64]:
+    """Standardising in float32 moves a value by a rounding: what was equal, as a sensor's zero, is made equal again."""
+    return np.round(values * std + mean, 5 - math.floor(math.log10(std)))
 
 
 def reference(values: NDArray[np.float64]) -> Reference:
     """Ten bins of equal shares where the values allow it; a value that fills whole bins gets one of its own."""
     cuts = np.quantile(values, np.arange(1, BINS) / BINS)
     edges, repeated = np.unique(cuts, return_counts=True)
-    # Standardising and back moves a value by a rounding, which must not carry it over the edge of its own bin.
+    # Another contract's rounding must not carry a value over the edge of its own bin.
     room = 1e-5 * np.maximum(np.abs(edges), values.std()) + 1e-12
     atoms = (repeated > 1) | (len(edges) == 1)
     edges = np.unique(np.concatenate([edges[~atoms], (edges - room)[atoms], (edges + room)[atoms]]))
@@ -111,11 +117,13 @@ def measure_drift(baseline: Baseline, windows: Windows, spec: WindowSpec) -> dic
     }
 
 
-def baseline_file(windows: Windows, spec: WindowSpec, source: str) -> bytes:
-    """A baseline of these windows, as the bytes of its file."""
-    signals = {name: reference(values) for name, values in samples_of(windows, spec).items()}
-    samples = len(windows.x) * min(spec.stride, spec.window_size)
-    return canonical_json({"format": FORMAT, "source": source, "samples": samples, "signals": signals})
+def baseline_file(windows: Sequence[Windows], spec: WindowSpec, sources: Sequence[str]) -> bytes:
+    """A baseline of these windows, one of each source, together: the bytes of its file."""
+    parts = [samples_of(one, spec) for one in windows]
+    pooled = {name: np.concatenate([part[name] for part in parts]) for name in spec.signals}
+    signals = {name: reference(values) for name, values in pooled.items()}
+    samples = len(pooled[spec.signals[0]])
+    return canonical_json({"format": FORMAT, "sources": list(sources), "samples": samples, "signals": signals})
 
 
 def read_baseline(location: str, root: Path) -> Baseline:

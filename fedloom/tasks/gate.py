@@ -115,7 +115,7 @@ def participation(place: Place, now: Progress) -> Check:
         return Check("participation", "fail" if untrained else "pass", words, numbers)
     gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
     if excluded := took["remarks"]["excluded"]:
-        gave += f" that counts ({excluded} did not)"
+        gave += f" that counts, {excluded} were excluded"
     words = f"{took['participants']} of {took['cohort']} clients {gave}, the quorum is {took['quorum']}"
     if took["withheld"] is not None:
         words = f"the updates gave no mean: {took['withheld']}"

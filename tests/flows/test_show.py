@@ -52,3 +52,11 @@ def test_mermaid_and_dot_draw_every_edge(tiny_job: Path) -> None:
         assert f"{a} --> {b}" in show.as_mermaid(plan)
         assert f'"{a}" -> "{b}";' in show.as_dot(plan)
     assert show.as_dot(plan).count("{") == show.as_dot(plan).count("}")
+
+
+def test_the_tree_says_where_training_starts_and_how_its_rate_changes(tmp_path: Path) -> None:
+    settings = {"learning_rate": 0.1, "optimizer": "SGD", "lr_schedule": {"type": "exponential", "gamma": 0.5}}
+    plan = compile_plan(load_job(write_job(tmp_path, hyperparameters=settings, model_source="champion")))
+    lines = [line.split(maxsplit=2)[2] for line in show.as_tree(plan).splitlines() if "starts from" in line]
+    assert lines == ["champion"]
+    assert "0.1 in round 1, 0.05 in round 2, 0.025 in round 3" in show.as_tree(plan)

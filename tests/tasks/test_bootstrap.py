@@ -100,6 +100,16 @@ def test_intervals_of_a_rate_cover_the_truth_about_as_often_as_they_say() -> Non
     assert 78 <= hits <= 99
 
 
+def test_an_interval_of_auc_is_as_wide_as_its_known_standard_error_says() -> None:
+    y, scores = normal_scores(np.random.default_rng(4), 400)
+    above = (scores[y == 1][:, None] > scores[y == 0]).astype(float)
+    # DeLong, DeLong and Clarke-Pearson 1988: the variance of AUC from the placements of each window.
+    error = np.sqrt(above.mean(axis=1).var(ddof=1) / 200 + above.mean(axis=0).var(ddof=1) / 200)
+    found = intervals(("auc",), binary(y, scores), 0.95, np.random.default_rng(0)).found["auc"]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    assert (found.high + found.low) / 2 == pytest.approx(above.mean(), abs=0.01)
+
+
 def test_windows_of_one_recording_that_are_alike_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     y = np.tile([0, 1], 200)
@@ -176,3 +186,16 @@ def test_what_is_drawn_together(held_out: Windows, stride: int, codes: list[int]
     found, shared = clusters_of(held_out, 4, stride)
     assert found.tolist() == codes
     assert shared == unit
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "r2"])
+def test_regression_metrics_of_one_resample_are_those_of_the_data(name: str) -> None:
+    rng = np.random.default_rng(5)
+    y = (1e4 + rng.normal(size=60)).astype(np.float32)  # far from zero: squares must not drown the spread
+    sample = Sample("regression", y, y + rng.normal(scale=0.3, size=60), 0.5, np.arange(60) // 3)
+    known = statistic(name, sample)
+    assert known is not None
+    drawn = rng.integers(0, 3, size=20)
+    rows = np.repeat(np.arange(60), drawn[sample.clusters])
+    expected = compute((name,), "regression", y[rows], sample.scores[rows], 0.5, 0.0).values[name]
+    assert known.values(drawn[None].astype(np.float32))[0] == pytest.approx(expected, rel=1e-6)

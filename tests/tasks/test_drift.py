@@ -72,7 +72,7 @@ def test_samples_count_once_and_in_the_datas_own_units() -> None:
 
 
 def test_a_file_gives_back_what_was_measured(tmp_path: Path) -> None:
-    (tmp_path / "baseline.json").write_bytes(baseline_file(held_out(), SPEC, "old.csv"))
+    (tmp_path / "baseline.json").write_bytes(baseline_file([held_out()], SPEC, ["old.csv"]))
     baseline = read_baseline("baseline.json", tmp_path)
     unmoved = measure_drift(baseline, held_out(), SPEC)
     assert all(one["psi"] < 1e-9 and one["ks"] <= 0.5 / 200 + 1e-9 for one in unmoved.values())
@@ -83,12 +83,29 @@ def test_a_file_gives_back_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_drift_does_not_hang_on_the_nominal_values_of_the_contract() -> None:
-    data = json.loads(baseline_file(held_out(), SPEC, "old.csv"))
+    data = json.loads(baseline_file([held_out()], SPEC, ["old.csv"]))
     signals = {name: Reference(**{k: tuple(v) for k, v in one.items()}) for name, one in data["signals"].items()}
     raw = held_out().x * np.array([2.0, 1.0], np.float32) + np.array([10.0, 0.0], np.float32)
     plain = WindowSpec(("a", "b"), 4, 2)
     found = measure_drift(Baseline(signals, ""), Windows(raw, None), plain)
     assert all(one["psi"] < 1e-3 for one in found.values())
+
+
+def test_a_sensor_at_rest_is_at_rest_under_other_nominal_values() -> None:
+    rng = np.random.default_rng(0)
+    raw = np.where(rng.random((300, 4, 1)) < 0.8, 0.0, rng.normal(size=(300, 4, 1)))
+
+    def standardised(mean: float, std: float) -> tuple[Windows, WindowSpec]:
+        return Windows(((raw - mean) / std).astype(np.float32), None), WindowSpec(
+            ("a",), 4, 4, mean=(mean,), std=(std,)
+        )
+
+    then, now = standardised(0.1, 0.7), standardised(0.37, 1.3)
+    data = json.loads(baseline_file([then[0]], then[1], ["old.csv"]))["signals"]["a"]
+    baseline = Baseline({"a": Reference(**{key: tuple(value) for key, value in data.items()})}, "")
+    found = measure_drift(baseline, *now)["a"]
+    assert found["psi"] < 1e-3
+    assert found["ks"] < 0.01
 
 
 def broken(**changes: Any) -> bytes:

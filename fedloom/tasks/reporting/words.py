@@ -119,4 +119,4 @@ def check_bound(check: dict[str, Any]) -> str:
         (numbers.get("champion_value"), "champion"),
         (0 if "not_finite" in numbers else None, "exactly"),
     ]
-    return ", ".join(f"{words} {number(limit)}" for limit, words in limits if limit is not None) or "–"
+    return ", ".join(f"{words} {limit:g}" for limit, words in limits if limit is not None) or "–"
