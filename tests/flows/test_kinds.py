@@ -164,6 +164,13 @@ def test_pooled_metrics_are_those_of_all_windows_together(tmp_path: Path, traine
     assert together.participation == {"asked": 1, "updates": 1}
 
 
+def test_what_is_read_of_an_aggregation_is_there_in_an_evaluation_too(tmp_path: Path, trained: Path) -> None:
+    _, _, run = run_job(eval_job(tmp_path / "ev", trained), tmp_path / "store")
+    (trained_run,) = (tmp_path / "trained-store" / "runs").iterdir()
+    updates = json.loads((trained_run / "round-00001" / "aggregate.json").read_text())["outputs"]
+    assert updates.keys() <= Place(run, 1).result("aggregate")["outputs"].keys()
+
+
 def test_groups_of_clients_are_those_of_a_fleet_column(tmp_path: Path, trained: Path) -> None:
     folder = eval_job(tmp_path / "ev", trained, validation_config={"disaggregate_by": ["site"]})
     rows = (folder / "fleet.csv").read_text().splitlines()
