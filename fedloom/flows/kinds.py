@@ -53,7 +53,13 @@ def kind_lacks(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]
         what = "measures a trained model" if job.kind == "evaluate" else "adds the updates to a model"
         hint = "write model_source: a .safetensors file of the job folder, champion:JOB_ID, run:RUN_ID or a URL"
         yield "job", _SOURCE, f"is missing: a job of kind {job.kind} {what}", hint
+    if job.kind == "aggregate" and job.training.algorithm == "SCAFFOLD":
+        at: Trail = ("training_config", "algorithm")
+        yield "job", at, "given updates have no control variates, which SCAFFOLD needs", "write FedAvg"
     if job.kind == "evaluate":
+        if job.orchestration.aggregation.weights not in ("num_samples", "uniform"):
+            at = ("orchestration_config", "aggregation", "weights")
+            yield "job", at, "an evaluation weighs clients by num_samples or uniform", None
         if job.aggregation is not None:
             yield "job", ("aggregation_config",), "an evaluation has no updates to aggregate", "leave the section out"
         yield from _columns(bundle)

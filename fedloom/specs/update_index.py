@@ -22,7 +22,9 @@ class UpdateEntry(Section):
     round: Natural = Field(0, description="The round that it was made for; how late it is follows from it.")
     loss: Number | None = Field(None, description="Mean loss per window after training.")
     loss_before: Number | None = Field(None, description="Mean loss per window of the old model.")
-    weight: NotNegative = Field(1.0, description="Its weight, where the job's weights are custom.")
+    weight: NotNegative | None = Field(
+        None, description="Its weight, where the job's weights are custom; that of the fleet's column if not given."
+    )
 
 
 class UpdateIndex(Section):

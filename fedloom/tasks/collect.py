@@ -47,7 +47,8 @@ def step(place: Place) -> StepResult:
             dropouts.append({"client": client, "reason": f"{entry.file}: {one_line(error)}"})
             continue
         moved += len(data)
-        updates.append(Update(client, delta, entry.weight, entry.samples, entry.loss, entry.loss_before, entry.round))
+        weight = roster_weight(place, client) if entry.weight is None else entry.weight
+        updates.append(Update(client, delta, weight, entry.samples, entry.loss, entry.loss_before, entry.round))
     outputs = {
         "clients": len(updates),
         "dropouts": dropouts,
@@ -57,6 +58,14 @@ def step(place: Place) -> StepResult:
         "bytes_up": moved,
     }
     return StepResult(outputs, {"updates": write_updates(place, updates)} if updates else {})
+
+
+def roster_weight(place: Place, client: str) -> float:
+    """A client's custom weight in the fleet; 1 where the job has no such weights."""
+    column, fleet = place.run.recipe.aggregation.weight_column, place.run.fleet
+    if column is None:
+        return 1.0
+    return float(fleet.attributes[column][fleet.clients.index(client)])  # type: ignore[arg-type]
 
 
 def checked(data: bytes, entry: UpdateEntry, model: State) -> State:

@@ -35,7 +35,8 @@ def combine_figures(place: Place) -> StepResult:
     figures, dropouts = _gathered(place)
     values, undefined = combined(figures, rules, run.recipe.aggregation.weights)
     own, names = [figures[client] for client in sorted(figures)], [name for name, _ in rules.combine]
-    pooled = pooled_metrics(own, names, run.recipe.model.output)
+    weighted = bool(run.recipe.training.class_weights)  # then a loss is no mean over windows
+    pooled = pooled_metrics(own, [n for n in names if n != "loss" or not weighted], run.recipe.model.output)
     tables = {
         "clients": run.store.write_json(place.key("clients.json"), figures),
         "groups": run.store.write_json(place.key("groups.json"), _groups(place, figures, rules)),

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedloom.tasks.metrics import UndefinedMetricError, rate
 
-_MEANS = frozenset({"loss", "brier_score", "reconstruction_error"})
+_MEANS = frozenset({"loss", "brier_score", "reconstruction_error", "mae"})
 """Means over windows: those of clients, weighted by their windows, are that of all."""
+_COUNTED = frozenset(
+    {"accuracy", "error_rate", "precision", "recall", "f1_score", "false_positive_rate", "false_negative_rate"}
+)
+"""Rates of the confusion matrix."""
 
 
 def pooled_metrics(figures: Sequence[Mapping[str, Any]], names: Sequence[str], output: str) -> dict[str, Any]:
@@ -32,31 +37,40 @@ def pooled_metrics(figures: Sequence[Mapping[str, Any]], names: Sequence[str], o
     for name in names:
         have = [(own["windows"], own["metrics"][name]) for own in figures if name in own["metrics"]]
         if name in _MEANS and have:
-            values[name] = sum(windows * value for windows, value in have) / sum(windows for windows, _ in have)
-        elif name not in _MEANS and matrix is not None:
+            values[name] = _mean(have)
+        elif name == "rmse" and have:
+            values[name] = math.sqrt(_mean([(windows, value**2) for windows, value in have]))
+        elif name in _COUNTED and matrix is not None:
             try:
-                if (value := _from_counts(name, matrix, output)) is not None:
-                    values[name] = value
+                values[name] = _from_counts(name, matrix, output)
             except UndefinedMetricError as reason:
                 undefined[name] = str(reason)
     return {"metrics": values, "undefined": undefined, "confusion": matrix}
 
 
-def _from_counts(name: str, matrix: list[list[int]], output: str) -> float | None:
-    """A metric from the confusion matrix; None for one that does not follow from it."""
-    if name in ("auc", "average_precision"):
-        return None
+def _mean(have: list[tuple[int, float]]) -> float:
+    return sum(windows * value for windows, value in have) / sum(windows for windows, _ in have)
+
+
+def _from_counts(name: str, matrix: list[list[int]], output: str) -> float:
+    """A rate of a confusion matrix; of several classes, as `fedloom.tasks.metrics` has it."""
     if output == "binary_classification":
         (tn, fp), (fn, tp) = matrix
         return rate(name, tn, fp, fn, tp)
-    right, total = sum(matrix[k][k] for k in range(len(matrix))), sum(map(sum, matrix))
+    total, classes = sum(map(sum, matrix)), range(len(matrix))
+    right = sum(matrix[k][k] for k in classes)
     if name in ("accuracy", "error_rate"):
         return right / total if name == "accuracy" else 1 - right / total
-    # As scikit-learn's macro average: over the classes that occur or are predicted, 0 where nothing is.
-    per_class = []
-    for k, row in enumerate(matrix):
-        hits, true, found = row[k], sum(row), sum(other[k] for other in matrix)
-        part, whole = {"precision": (hits, found), "recall": (hits, true), "f1_score": (2 * hits, true + found)}[name]
-        if true or found:
-            per_class.append(part / whole if whole else 0.0)
-    return sum(per_class) / len(per_class)
+    rates = []
+    for k in classes:
+        tp, true, found = matrix[k][k], sum(matrix[k]), sum(row[k] for row in matrix)
+        if name in ("false_positive_rate", "false_negative_rate"):
+            part, whole = (found - tp, total - true) if name == "false_positive_rate" else (true - tp, true)
+            if not whole:
+                raise UndefinedMetricError("the clients' data lack some of the classes")
+            rates.append(part / whole)
+        elif true or found:  # as scikit-learn's macro average: classes that occur or are predicted, 0 where nothing is
+            parts = {"precision": (tp, found), "recall": (tp, true), "f1_score": (2 * tp, true + found)}
+            part, whole = parts[name]
+            rates.append(part / whole if whole else 0.0)
+    return sum(rates) / len(rates)

@@ -27,6 +27,7 @@ from fedloom.tasks.reporting.page import report_page
 from fedloom.tasks.step import Place, Run
 from tests.conftest import CLIENTS, write_job
 
+CUSTOM = {"aggregation": {"weights": "custom", "weight_column": "data_samples", "min_quorum": 2}}
 METRICS = [
     {"name": "auc", "aggregation": "weighted_average", "target": 0.3},
     {"name": "accuracy", "aggregation": "weighted_average"},
@@ -300,6 +301,18 @@ def test_samples_weigh_the_updates(tmp_path: Path, trained: Path) -> None:
     torch.testing.assert_close(after["layers.0.bias"], start["layers.0.bias"] + expected)
 
 
+def test_custom_weights_are_the_index_s_or_the_fleet_s(tmp_path: Path, trained: Path) -> None:
+    folder = agg_job(tmp_path / "agg", trained, orchestration_config=CUSTOM)
+    for client in CLIENTS[1:]:
+        delta = load((folder / "updates" / f"{client}.safetensors").read_bytes())
+        write_update(folder, client, delta, weight=0.0 if client != "c5" else 320.0)
+    result, _, run = run_job(folder, tmp_path / "store")
+    shares = json.loads(Place(run, 1).file("aggregate", "quality"))["shares"]
+    assert (shares["c0"], shares["c5"], shares["c1"]) == (0.5, 0.5, 0.0)  # c0 has 320 samples in the fleet
+    after = load_file(tmp_path / "store" / "models" / f"{result.model_digest}.safetensors")
+    torch.testing.assert_close(after["layers.0.bias"], load_file(trained)["layers.0.bias"] + 0.025)
+
+
 def other_bytes(folder: Path) -> None:
     (folder / "updates" / "c0.safetensors").write_bytes(b"tampered")
 
@@ -460,6 +473,8 @@ WRONG: list[tuple[str, Callable[..., Path], dict[str, Any], str]] = [
     ("given masks", agg_job, {"secure_aggregation": True}, "masks around given updates are not built"),
     ("column", eval_job, {"validation_config": {"disaggregate_by": ["colour"]}}, "the fleet has no column 'colour'"),
     ("aggregation", eval_job, {"aggregation_config": {"algorithm": "FedAvg"}}, "no updates to aggregate"),
+    ("controls", agg_job, {"algorithm": "SCAFFOLD"}, "given updates have no control variates"),
+    ("weights", eval_job, {"orchestration_config": CUSTOM}, "weighs clients by num_samples or uniform"),
     ("two kinds", eval_job, {"kind": "train"}, "a job of kind train cannot have evaluation_mode"),
     ("own updates", agg_job, {"kind": "train"}, "makes its own updates"),
     ("nowhere", agg_job, {"kind": "aggregate", "aggregation_config": None}, "combines given updates"),
