@@ -68,7 +68,7 @@ def step(place: Place) -> StepResult:
             if decision == "pass":
                 champion.promote(run, place.round, place.result("evaluate")["outputs"])
     metrics = write_rounds(place, now)
-    record_round(place)
+    record_round(place, last=stop is not None)
     return StepResult(
         {
             "stop": stop is not None,
