@@ -1,8 +1,9 @@
 """A sign-flip attack on the main example: what it does to FedAvg, and what robust rules make of it.
 
-Run it with: python benchmarks/attack.py [PICTURE.png], in an environment that has fedloom. All 16 clients
-train in every round, without masks and noise; the hostile among them (a quarter: the smallest number that is at least
-20 %) send their updates times -4. Nothing in fedloom knows of the attack: this script wraps what those clients do.
+Run it with: python benchmarks/attack.py [PICTURE.png], in an environment that has fedloom. All 16
+clients of the example train in every round, without masks and noise; four of them (the smallest number that is at
+least 20 %) send their updates times -4. Nothing in fedloom knows of the attack: this script wraps what these clients
+do.
 """
 
 from __future__ import annotations

@@ -18,16 +18,19 @@ def test_a_baseline_is_made_for_a_job_that_lacks_just_this(tmp_path: Path) -> No
     done = CliRunner().invoke(main, ["data", "baseline", str(folder), "-o", str(folder / "baseline.json")])
     assert done.exit_code == 0, done.output
     data = json.loads((folder / "baseline.json").read_bytes())
-    assert (data["source"], data["samples"], sorted(data["signals"])) == ("holdout.csv", 320, ["a", "b"])
+    assert (data["sources"], data["samples"], sorted(data["signals"])) == (["holdout.csv"], 320, ["a", "b"])
     assert len(read_baseline("baseline.json", folder).signals["a"].shares) == 10
 
 
 def test_a_baseline_is_made_of_other_data(tmp_path: Path) -> None:
     folder = write_job(tmp_path / "job", holdout=None)
     made = tmp_path / "b.json"
-    done = CliRunner().invoke(main, ["data", "baseline", str(folder), "-o", str(made), "--source", "data/c1.csv"])
+    sources = ["data/c1.csv", "data/c2.csv"]
+    asked = [part for source in sources for part in ("--source", source)]
+    done = CliRunner().invoke(main, ["data", "baseline", str(folder), "-o", str(made), *asked])
     assert done.exit_code == 0, done.output
-    assert json.loads(made.read_bytes())["source"] == "data/c1.csv"
+    data = json.loads(made.read_bytes())
+    assert (data["sources"], data["samples"]) == (sources, 640)
 
 
 @pytest.mark.parametrize(

@@ -39,3 +39,5 @@ def test_the_wheel_works_in_a_fresh_environment(tmp_path: Path, quiet_environmen
     fedloom("init", "my-job")
     assert fedloom("validate", "my-job").startswith("valid")
     assert (own / "fedloom" / "py.typed").exists()
+    assert (own / "fedloom" / "tasks" / "reporting" / "templates" / "page.html.j2").exists()
+    assert (own / "fedloom" / "deploy" / "grafana" / "fedloom.json").exists()

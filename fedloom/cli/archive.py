@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from fedloom.cli.common import printable
 from fedloom.cli.runs import open_store, store_option
 
 if TYPE_CHECKING:
@@ -51,11 +52,13 @@ def _tell(found: Clearance, dry: bool) -> None:
         size = f"{len(fate.objects)} objects, {amount(fate.bytes)}"
         if fate.kept is not None:
             until = fate.term.until if fate.term is not None else None
-            click.echo(f"keep    {fate.run_id}  {fate.kept}" + (f", until {until:%Y-%m-%d}" if until else ""))
+            ends = f", until {until:%Y-%m-%d}" if until else ""
+            click.echo(printable(f"keep    {fate.run_id}  {fate.kept}{ends}"))
         else:
-            click.echo(f"remove  {fate.run_id}  {_why(fate)}, last written {fate.written:%Y-%m-%d}  ({size})")
+            last = f"last written {fate.written:%Y-%m-%d}"
+            click.echo(printable(f"remove  {fate.run_id}  {_why(fate)}, {last}  ({size})"))
         for key in fate.others if fate.kept is None else ():
-            click.echo(f"leave   {key}  it is not fedloom's")
+            click.echo(printable(f"leave   {key}  it is not fedloom's"))
     shared = sum(entry.bytes for entry in found.shared)
     click.echo(
         f"{len(found.going)} of {len(found.runs)} runs and {len(found.shared)} models and rosters "

@@ -42,8 +42,13 @@ def plain_errors() -> Iterator[None]:
 
 
 def fail(message: str, code: int) -> None:
-    click.echo("".join(char if char.isprintable() or char == "\n" else "?" for char in message), err=True)
+    click.echo(printable(message), err=True)
     sys.exit(code)
+
+
+def printable(text: str) -> str:
+    """A text without letters that would do something to a terminal."""
+    return "".join(char if char.isprintable() or char == "\n" else "?" for char in text)
 
 
 def compile_job(

@@ -13,9 +13,11 @@ from fedloom.cli.common import say
 @click.argument("job")
 @click.option("-o", "--output", type=click.Path(path_type=Path, dir_okay=False), required=True, help="File to write.")
 @click.option(
-    "--source", help="The data, relative to JOB's folder, dataset:NAME/FILE or a URL; JOB's holdout if not given."
+    "--source",
+    multiple=True,
+    help="The data: a file in JOB's folder, dataset:NAME/FILE or a URL; may be repeated. JOB's holdout if not given.",
 )
-def baseline(job: str, output: Path, source: str | None) -> None:
+def baseline(job: str, output: Path, source: tuple[str, ...]) -> None:
     """Write the distribution of JOB's signals, for drift_detection.baseline_distribution.
 
     Make it once, of the data that later data are to be compared with. It holds bins, shares and quantiles of each

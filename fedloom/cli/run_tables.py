@@ -10,7 +10,8 @@ from rich.console import Console, Group
 from rich.table import Table
 from rich.text import Text
 
-from fedloom.tasks.metrics import HIGHER_IS_BETTER
+from fedloom.cli.common import printable
+from fedloom.tasks.metrics import higher_is_better
 from fedloom.tasks.reporting.compare import Comparison
 from fedloom.tasks.reporting.records import Overview
 
@@ -30,7 +31,7 @@ def console() -> Console:
 def cell(value: Any) -> Text:
     """A value as a cell: words that mean something are coloured, and letters that cannot be shown are not."""
     text = "–" if value is None or value == "" else str(value)
-    shown = "".join(char if char.isprintable() else "?" for char in text)
+    shown = printable(text).replace("\n", " ")
     return Text(shown, style=_COLOURS.get(shown, ""), overflow="fold")
 
 
@@ -120,9 +121,10 @@ def compared(first: str, second: str, found: Comparison) -> Group:
 def _change(metric: str, change: float | None) -> tuple[str, str]:
     if change is None:
         return "–", ""
-    if not change or metric not in HIGHER_IS_BETTER:
+    higher = higher_is_better(metric)
+    if not change or higher is None:
         return f"{change:+.4f}", ""
-    return f"{change:+.4f}", "better" if (change > 0) == HIGHER_IS_BETTER[metric] else "worse"
+    return f"{change:+.4f}", "better" if (change > 0) == higher else "worse"
 
 
 def _value(value: Any) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from fedloom.flows.recipe import inputs_of
@@ -10,14 +11,15 @@ from fedloom.specs.bundle import JobBundle
 from fedloom.tasks.errors import ConfigurationError, RunError
 
 
-def make_baseline(bundle: JobBundle, source: str | None) -> bytes:
+def make_baseline(bundle: JobBundle, sources: Sequence[str] = ()) -> bytes:
     """The bytes of a baseline distribution.
 
     The job need not compile: it may be one that lacks just this file.
 
     Args:
         bundle: The job.
-        source: A location as that of a holdout, relative to the job's folder; None for the job's holdout.
+        sources: Locations as that of a holdout, relative to the job's folder, whose data count together; the job's
+            holdout if there are none.
 
     Raises:
         ConfigurationError: when the job names no such data, or no signals.
@@ -27,14 +29,16 @@ def make_baseline(bundle: JobBundle, source: str | None) -> bytes:
     from fedloom.tasks.drift import baseline_file
 
     holdout = bundle.job.validation.holdout_dataset
-    location = source or (holdout.source if holdout is not None else None)
-    if location is None:
+    places = list(sources) or ([holdout.source] if holdout is not None and holdout.source else [])
+    if not places:
         raise ConfigurationError("the job has no holdout; name the data with --source")
     if not signals_of(bundle.job, bundle.contract):
         raise ConfigurationError("the job names no signals to read")
     spec = replace(inputs_of(bundle.job, bundle.contract), label_column=None)
-    try:
-        windows = read_windows(location, bundle.folder, spec)
-    except ClientDataError as error:
-        raise RunError(f"{location}: {error}") from error
-    return baseline_file(windows, spec, location)
+    windows = []
+    for place in places:
+        try:
+            windows.append(read_windows(place, bundle.folder, spec))
+        except ClientDataError as error:
+            raise RunError(f"{place}: {error}") from error
+    return baseline_file(windows, spec, places)

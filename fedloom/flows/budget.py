@@ -66,6 +66,9 @@ def privacy_recipe(
         raise _wrong(bundle, missing[0], "is missing", hint)
     assert delta is not None
     assert clip is not None
+    if asked.sensitivity is not None and asked.sensitivity != clip:
+        message = f"is {asked.sensitivity:g}, and max_grad_norm clips to {clip:g}: they are the same bound"
+        raise _wrong(bundle, "sensitivity", message, "leave one of them out")
     record = asked.mechanism == "DP-SGD"
     sums = _record_sums(bundle, inputs, training) if record else _client_sums(bundle, selection)
     made = PrivacyRecipe(

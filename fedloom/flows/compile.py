@@ -125,6 +125,9 @@ def _finish(recipe: Recipe, needs: Resources) -> tuple[Step, ...]:
 def _train(recipe: Recipe) -> Step:
     # The clients of a shard follow each other, and reading and training may each take a client's whole time.
     limit = 2 * recipe.training.client_timeout_s * recipe.selection.shard_size
+    deadline = recipe.training.shard_deadline_s
+    if deadline is not None:  # and the last client's reading, which cannot be cut off in the middle
+        limit = min(limit, deadline + 2 * recipe.training.client_timeout_s)
     return Step(
         "train",
         ("distribute",),

@@ -20,7 +20,8 @@ class Estimate:
 
     Attributes:
         parameters: Numbers in the model.
-        bytes_per_client_and_round: Model down, update up, or both, float32.
+        bytes_per_client_and_round: Model down (float32), update up (float32, or an element of the ring under masks), or
+            both.
         bytes_total: Over all rounds and the whole cohort.
         shards: Shards of a round.
         memory_per_shard_bytes: Tensors of one training step, without Python and torch themselves
@@ -37,9 +38,16 @@ class Estimate:
 def estimate(recipe: Recipe) -> Estimate:
     """Estimate the costs of a run that goes through all its rounds with full cohorts."""
     parameters = parameter_count(recipe.model)
-    ways = 2 if recipe.kind == "train" else 1
     variates = 2 if recipe.training.algorithm == "SCAFFOLD" else 1
-    moved = None if parameters is None else ways * variates * parameters * _FLOAT
+    down = 0 if recipe.kind == "aggregate" else _FLOAT * variates
+    up = (
+        0
+        if recipe.kind == "evaluate"
+        else _FLOAT * variates
+        if recipe.masking is None
+        else recipe.masking.ring_bits // 8
+    )
+    moved = None if parameters is None else parameters * (down + up)
     cohort = recipe.selection.target
     return Estimate(
         parameters=parameters,

@@ -18,9 +18,9 @@ from fedloom.flows.selection import (
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.criteria import criteria
 from fedloom.specs.fleet import Fleet
-from fedloom.specs.selector import Selector
+from fedloom.specs.selector import FairnessPolicy, Selector
 from fedloom.specs.trails import Trail
-from fedloom.tasks.recipe.selection import HISTORY_SCORES
+from fedloom.tasks.recipe.selection import HISTORY_SCORES, word_of
 
 Finding = tuple[str, Trail, str, str | None]
 _JOB: Trail = ("orchestration_config", "client_selection")
@@ -97,10 +97,7 @@ def _said_twice(bundle: JobBundle, selector: Selector) -> Iterator[Finding]:
 def _fairness(selector: Selector) -> Iterator[Finding]:
     policy, how = selector.fairness_policy, selector.selection_algorithm
     at = "fairness_policy"
-    counted = policy.enabled and (
-        bool(policy.min_participation_per_period) or policy.max_participation_per_period is not None
-    )
-    if counted and policy.period is None:
+    if _counted(policy) and policy.period is None:
         yield "selector", (at,), "period is missing", "write period: quarter"
     if policy.enabled and policy.ensure_tail_participation and policy.tail_participation_rate is None:
         yield "selector", (at, "ensure_tail_participation"), "tail_participation_rate is missing", "0.2 keeps a fifth"
@@ -120,13 +117,20 @@ def _fairness(selector: Selector) -> Iterator[Finding]:
         yield "selector", ("monitoring", "track_participation_history"), message, "set it to true"
 
 
+def _counted(policy: FairnessPolicy) -> bool:
+    """Whether participation is counted by period."""
+    limits = (policy.min_participation_per_period or None, policy.max_participation_per_period)
+    return policy.enabled and any(limit is not None for limit in limits)
+
+
 def _needs_history(selector: Selector) -> bool:
     policy, black, how = selector.fairness_policy, selector.blacklist, selector.selection_algorithm
     blocking = black is not None and black.enabled and black.auto_blacklist_criteria is not None
     scored = how.algorithm == "active_learning" or (
         how.algorithm == "importance_sampling" and how.importance_metric in ("model_contribution", "loss_gradient")
     )
-    return policy.enabled or blocking or scored
+    tail = policy.enabled and policy.ensure_tail_participation
+    return _counted(policy) or tail or blocking or scored
 
 
 def _lists(selector: Selector) -> Iterator[Finding]:
@@ -154,11 +158,6 @@ def _weights(selector: Selector, fleet: Fleet) -> Iterator[Finding]:
             yield "selector", (*at, value), f"no client of the fleet has {column} {value!r}", None
 
 
-def word_of(value: object) -> str:
-    """A value as it stands for itself among the keys of sampling_weights."""
-    return str(value).lower() if isinstance(value, bool) else str(value)
-
-
 def _poisson(bundle: JobBundle) -> Iterator[Finding]:
     """Poisson draws are independent of each other; whatever fits a cohort to a shape makes them dependent."""
     selector, job = bundle.selector, bundle.job
@@ -172,12 +171,7 @@ def _poisson(bundle: JobBundle) -> Iterator[Finding]:
         message = "stratify_by does not go with poisson, which draws each client on its own"
         yield "selector", (_HOW, "stratify_by"), message, hint
     policy = selector.fairness_policy
-    if policy.enabled and (
-        parity_of(policy)
-        or policy.ensure_tail_participation
-        or policy.min_participation_per_period
-        or policy.max_participation_per_period is not None
-    ):
+    if _counted(policy) or (policy.enabled and (parity_of(policy) or policy.ensure_tail_participation)):
         message = "fairness_policy does not go with poisson, which draws each client on its own"
         yield "selector", ("fairness_policy",), message, hint
 

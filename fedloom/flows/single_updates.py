@@ -31,9 +31,6 @@ def not_combinable(bundle: JobBundle) -> Iterator[Finding]:
         yield "job", _rule_at(job), f"{objection}, in a round that just has its quorum", hint
     for at, what, leaks in _needing_single_updates(job):
         yield from _against_privacy(job, at, what, leaks)
-        if job.training.algorithm == "SCAFFOLD":
-            message = f"{what} judges single clients, and SCAFFOLD's control variates are the mean of all"
-            yield "job", at, message, "use another algorithm, or leave this out"
 
 
 def _needing_single_updates(job: Job) -> Iterator[tuple[Trail, str, bool]]:
@@ -104,10 +101,10 @@ def _weight_column(bundle: JobBundle) -> Iterator[Finding]:
         yield "job", at, f"the fleet has no column {column!r}", f"its columns: {has}"
         return
     values = dict(zip(fleet.clients, fleet.attributes[column], strict=True))
-    wrong = [client for client, value in values.items() if not isinstance(value, int | float) or not 0 <= value < 1e300]
+    wrong = [client for client, value in values.items() if not isinstance(value, int | float) or not 0 <= value < 1e15]
     if wrong:
         shown = ", ".join(wrong[:3]) + (f" and {len(wrong) - 3} more" if len(wrong) > 3 else "")
-        yield "job", at, f"column {column!r} has no weight (a number, not negative) for {shown}", None
+        yield "job", at, f"column {column!r} has no weight (0 to 1e15) for {shown}", None
     elif not any(isinstance(value, int | float) and value > 0 for value in values.values()):
         yield "job", at, f"column {column!r} gives no client a weight above 0", None
 

@@ -16,6 +16,7 @@ def training_recipe(job: Job) -> TrainingRecipe:
     """What a client does with the model."""
     training = job.training
     settings = training.hyperparameters
+    wait = job.orchestration.timing.max_wait_time if job.orchestration.timing is not None else None
     kwargs = settings.optimizer_kwargs.model_dump(exclude_none=True)
     return TrainingRecipe(
         algorithm=training.algorithm,
@@ -29,7 +30,8 @@ def training_recipe(job: Job) -> TrainingRecipe:
         batch_size=training.batch_size,
         shuffle=training.shuffle,
         loss_before=any(check.name == "loss_improvement" for check in checks_of(job)),
-        client_timeout_s=60.0 * (job.orchestration.client_minutes or _CLIENT_TIMEOUT_MINUTES),
+        shard_deadline_s=60.0 * wait if wait is not None else None,
+        client_timeout_s=60.0 * (job.orchestration.aggregation.timeout or _CLIENT_TIMEOUT_MINUTES),
         schedule=_schedule(settings),
     )
 

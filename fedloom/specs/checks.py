@@ -195,8 +195,6 @@ def fleet_fits(bundle: JobBundle) -> Iterator[Problem]:
 
 def where_compiles(bundle: JobBundle) -> Iterator[Problem]:
     """The expressions that clients must meet are CEL, over the fleet's columns and their types."""
-    if bundle.fleet is None:
-        return
     own = bundle.job.orchestration.client_selection.eligibility_criteria
     selector = bundle.selector
     asked: list[tuple[str, Trail, str | None]] = [
@@ -209,10 +207,10 @@ def where_compiles(bundle: JobBundle) -> Iterator[Problem]:
     ]
     for kind, trail, text in asked:
         if text is not None:
-            from fedloom.specs.where import WhereError, compile_where
+            from fedloom.specs.where import WhereError, check_syntax, compile_where
 
             try:
-                compile_where(text, bundle.fleet)
+                compile_where(text, bundle.fleet) if bundle.fleet is not None else check_syntax(text)
             except WhereError as error:
                 yield bundle.problem(kind, trail, "error", str(error), error.hint)
 

@@ -81,7 +81,7 @@ class Timing(Section):
     )
     wait_for_min_clients: Flag = Field(True, description="Whether it waits for min_clients; if not, they do not count.")
     min_clients: Count | None = Field(None, description="Fewest updates waited for: below them a round does not count.")
-    max_wait_time: Count | None = Field(None, description="Minutes that a client may take at most in a round.")
+    max_wait_time: Count | None = Field(None, description="Minutes that the clients of a shard have together.")
 
 
 class Resources(Section):
@@ -114,12 +114,6 @@ class OrchestrationSpec(Section):
         if self.timing is None or not self.timing.wait_for_min_clients:
             return asked
         return max(asked, self.timing.min_clients or 0)
-
-    @property
-    def client_minutes(self) -> int | None:
-        """Minutes that a client may take in a round: the lower of what aggregation and timing say."""
-        said = (self.aggregation.timeout, self.timing.max_wait_time if self.timing else None)
-        return min((minutes for minutes in said if minutes is not None), default=None)
 
     @model_validator(mode="after")
     def _ordered(self) -> Self:

@@ -92,6 +92,20 @@ def compile_where(text: str, fleet: Fleet) -> Where:
     return Where(tuple(name for name in fleet.attributes if name in named), program)
 
 
+def check_syntax(text: str) -> None:
+    """Check that an expression is CEL; where there is no fleet, nothing is known of its columns.
+
+    Raises:
+        WhereError: when it is not.
+    """
+    from cel_expr_python import cel
+
+    try:
+        cel.NewEnv().compile(text, disable_check=True)
+    except RuntimeError as error:
+        raise _explained(str(error), {}) from None
+
+
 def _kind(values: tuple[Scalar | None, ...]) -> str:
     """The type of a column's known values; a fleet's columns have one type each."""
     return next((type(value).__name__ for value in values if value is not None), "")

@@ -42,8 +42,7 @@ def step(place: Place) -> StepResult:
     privacy = run.recipe.privacy
     gathered = _gathered(place, model)
     made = gathered.combined
-    enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.weight > 0
-    enough = enough and (made is None or made.withheld is None)
+    enough = gathered.participants >= run.recipe.aggregation.quorum and gathered.withheld is None
     clip = None if privacy is None else float(place.result("distribute")["outputs"]["clip"])
     mean = mean_update(place, gathered, clip) if enough else None
     norm: float | None = None
@@ -73,6 +72,7 @@ def step(place: Place) -> StepResult:
             "clip": clip,
             "next_clip": next_clip(place, clip, gathered) if enough and clip is not None else clip,
             **outputs_of(made),
+            "withheld": gathered.withheld,
         },
         {"model": stored, **files, **controls_after(place, enough)},
     )

@@ -71,7 +71,7 @@ def bound_check(bound: Bound, recipe: Recipe, measured: Mapping[str, Any], analy
     interval = None if of_clients else analysis.intervals.found.get(held_out)
     numbers = {"metric": name, "value": value, "minimum": bound.minimum, "maximum": bound.maximum, **_ends(interval)}
     if value is None:
-        reason = measured["undefined"].get(name, NO_HOLDOUT)
+        reason = measured["undefined"].get(name, NO_HOLDOUT if measured["finite"] else "scores are not finite")
         return Check(bound.name, "inconclusive", f"{name} is unknown: {reason}", numbers)
     limits = [f"at least {bound.minimum:g}"] if bound.minimum is not None else []
     limits += [f"at most {bound.maximum:g}"] if bound.maximum is not None else []

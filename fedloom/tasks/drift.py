@@ -6,7 +6,7 @@ The reference holds bins and quantiles of each signal in the data's own units: a
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -111,11 +111,13 @@ def measure_drift(baseline: Baseline, windows: Windows, spec: WindowSpec) -> dic
     }
 
 
-def baseline_file(windows: Windows, spec: WindowSpec, source: str) -> bytes:
-    """A baseline of these windows, as the bytes of its file."""
-    signals = {name: reference(values) for name, values in samples_of(windows, spec).items()}
-    samples = len(windows.x) * min(spec.stride, spec.window_size)
-    return canonical_json({"format": FORMAT, "source": source, "samples": samples, "signals": signals})
+def baseline_file(windows: Sequence[Windows], spec: WindowSpec, sources: Sequence[str]) -> bytes:
+    """A baseline of these windows, one of each source, together: the bytes of its file."""
+    parts = [samples_of(one, spec) for one in windows]
+    pooled = {name: np.concatenate([part[name] for part in parts]) for name in spec.signals}
+    signals = {name: reference(values) for name, values in pooled.items()}
+    samples = len(pooled[spec.signals[0]])
+    return canonical_json({"format": FORMAT, "sources": list(sources), "samples": samples, "signals": signals})
 
 
 def read_baseline(location: str, root: Path) -> Baseline:

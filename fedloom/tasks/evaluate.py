@@ -95,7 +95,8 @@ def read_holdout(run: Run, recipe: Recipe) -> Windows:
         windows = run.windows.read(settings.holdout or "", run.folder, _with_columns(recipe), limit)
     except ClientDataError as error:
         raise RunError(f"the holdout cannot be read: {error}") from error
-    classes = recipe.model.classes
+    # Of a reconstruction, the label says whether a window is an anomaly.
+    classes = 2 if recipe.model.output == "reconstruction_error" else recipe.model.classes
     if windows.y is not None and classes and windows.y.max() >= classes:
         raise RunError(f"the holdout has label {windows.y.max()}; the model's classes are 0 to {classes - 1}")
     if settings.holdout_size is None or settings.holdout_size >= len(windows.x):

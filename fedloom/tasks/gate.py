@@ -16,6 +16,7 @@ from fedloom.specs.canonical import digest, plain
 from fedloom.tasks import champion
 from fedloom.tasks.analysis import analyse, as_json
 from fedloom.tasks.checks import Check, Outcome, evidence_of, release_checks
+from fedloom.tasks.metrics import held_out
 from fedloom.tasks.model_store import read_model
 from fedloom.tasks.models import custom_source
 from fedloom.tasks.rounds import Progress, progress, write_rounds
@@ -80,7 +81,7 @@ def _judge_release(place: Place, safety: list[Check], stop: str, key: str) -> tu
         return [Check(**check) for check in evidence["checks"]], evidence["decision"]
     analysis = analyse(place)
     checks = [*safety, *promises(place), *release_checks(place, analysis, holder)]
-    store.write_json(place.key("analysis.json"), as_json(analysis, place.run.recipe.evaluation.metrics))
+    store.write_json(place.key("analysis.json"), _named(place, as_json(analysis, place.run.recipe.evaluation.metrics)))
     found = _evidence(place, checks, stop, holder["run_id"] if holder else None)
     store.write_json(key, found | {"analysis": evidence_of(analysis), "baseline": _baseline(place)})
     return checks, worst(checks)
@@ -114,7 +115,7 @@ def participation(place: Place, now: Progress) -> Check:
         return Check("participation", "fail" if untrained else "pass", words, numbers)
     gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
     if excluded := took["remarks"]["excluded"]:
-        gave += f" that counts ({excluded} did not)"
+        gave += f" that counts, {excluded} were excluded"
     words = f"{took['participants']} of {took['cohort']} clients {gave}, the quorum is {took['quorum']}"
     if took["withheld"] is not None:
         words = f"the updates gave no mean: {took['withheld']}"
@@ -136,6 +137,13 @@ def _stop_reason(place: Place, safety: list[Check], now: Progress) -> str | None
         return None
     failed = [check.reason for check in safety if check.outcome != "pass"]
     return failed[0] if failed else now.stop_reason
+
+
+def _named(place: Place, analysis: dict[str, Any]) -> dict[str, Any]:
+    """An analysis with its intervals under the names that the held-out metrics have in this kind of job."""
+    if place.run.recipe.kind != "evaluate" or "intervals" not in analysis:
+        return analysis
+    return analysis | {"intervals": {held_out(name): found for name, found in analysis["intervals"].items()}}
 
 
 def _baseline(place: Place) -> str | None:

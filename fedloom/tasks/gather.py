@@ -53,6 +53,13 @@ class Gathered:
     within: int = 0
     combined: Combined | None = None
 
+    @property
+    def withheld(self) -> str | None:
+        """Why clients gave updates and there is no mean of them; None where there is one, or no updates."""
+        if self.combined is not None:
+            return self.combined.withheld
+        return "no client that gave an update has a weight" if self.participants and not self.weight > 0 else None
+
 
 def updates_step(place: Place) -> str:
     """The step that updates come from."""

@@ -75,11 +75,13 @@ def read_column(column: pa.ChunkedArray, name: str, starts: Codes, size: int) ->
 def _named(column: pa.ChunkedArray, starts: Codes, size: int) -> Column:
     import numpy as np
 
-    known = sorted(value for value in column.unique().to_pylist() if value is not None)
-    names = {value: _printable(str(value).lower() if isinstance(value, bool) else str(value)) for value in known}
-    values = tuple(dict.fromkeys([*names.values(), *([MISSING] if column.null_count else [])]))
-    at = {value: values.index(name) for value, name in names.items()} | {None: len(values) - 1}
-    rows = np.array([at[value] for value in column.to_pylist()], dtype=np.int64)
+    encoded = column.combine_chunks().dictionary_encode()
+    known = encoded.dictionary.to_pylist()
+    names = [_printable(str(value).lower() if isinstance(value, bool) else str(value)) for value in known]
+    order = sorted(range(len(known)), key=lambda code: known[code])
+    values = tuple(dict.fromkeys([*(names[code] for code in order), *([MISSING] if column.null_count else [])]))
+    at = np.array([*(values.index(name) for name in names), len(values) - 1])  # the last is what is missing
+    rows = at[encoded.indices.fill_null(len(names)).to_numpy()]
     return Column(values, majority(rows, starts, size))
 
 

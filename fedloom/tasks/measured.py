@@ -62,6 +62,7 @@ def combine_figures(place: Place) -> StepResult:
             "metrics": values,
             "undefined": undefined,
             "pooled": pooled["metrics"],
+            "measured_by": {name: sum(name in own["metrics"] for own in figures.values()) for name in names},
             "finite": all(own["finite"] for own in figures.values()),
         },
         {"model": run.store.stat(model_key(digest)), **tables},

@@ -82,6 +82,11 @@ def held_out(name: str) -> str:
     return name if name in BESIDE else HOLDOUT + name
 
 
+def higher_is_better(name: str) -> bool | None:
+    """Which way is better for a metric, of clients or on held-out data; None for a name that is none."""
+    return HIGHER_IS_BETTER.get(name.removeprefix(HOLDOUT))
+
+
 def metrics_of(output: str) -> frozenset[str]:
     """Every metric that a job with this kind of output may name."""
     return OF_OUTPUT.get(output, frozenset()) | BESIDE

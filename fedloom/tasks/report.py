@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from typing import Any
 
 from fedloom.tasks.errors import ConfigurationError
-from fedloom.tasks.metrics import HOLDOUT
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.rounds import progress
 from fedloom.tasks.step import Place, Run, StepResult
@@ -109,28 +108,46 @@ def fate(summary: Mapping[str, Any]) -> str:
 
 
 def measured_by_clients(last: Place) -> dict[str, Any] | None:
-    """What the clients' figures give besides the metrics: pooled, and by group; None where they measured nothing."""
-    if last.run.recipe.measuring is None:
+    """What the clients' figures give besides the metrics; None where they measured nothing.
+
+    Returns:
+        clients: How many gave figures. combined: By metric, how, and of how many clients that have a value. pooled:
+        Metrics over all windows. groups: Metrics of groups of clients.
+    """
+    rules = last.run.recipe.measuring
+    if rules is None:
         return None
     pooled, groups = (json.loads(last.file("aggregate", role)) for role in ("pooled", "groups"))
-    return {"clients": last.result("aggregate")["outputs"]["participants"], "pooled": pooled, "groups": groups}
+    outputs = last.result("aggregate")["outputs"]
+    by = outputs["measured_by"]
+    combined = {name: {"how": how, "clients": by[name]} for name, how in rules.combine}
+    return {"clients": outputs["participants"], "combined": combined, "pooled": pooled, "groups": groups}
 
 
-def _measured(measured: Mapping[str, Any] | None, names: list[str]) -> list[str]:
-    """Pooled metrics and those of groups, as tables."""
+def _measured(summary: Mapping[str, Any]) -> list[str]:
+    """The clients' metrics, how they were combined, and those of groups, as tables."""
+    measured, metrics = summary["measured"], summary["metrics"]
     if measured is None:
         return []
-    pooled = measured["pooled"]["metrics"]
-    lines = ["", "Over the windows of all clients together, where counts give that exactly:", ""]
-    lines += _table(["metric", "pooled"], [[name, f"{value:.4f}"] for name, value in pooled.items()])
+    pooled, combined = measured["pooled"]["metrics"], measured["combined"]
+    rows = [
+        [name, rule["how"], f"{rule['clients']} of {measured['clients']}", _shown(metrics, name), _shown(pooled, name)]
+        for name, rule in combined.items()
+    ]
+    lines = ["", "Measured by the clients; pooled is over all their windows, where counts give that exactly:", ""]
+    lines += _table(["metric", "combined by", "clients", "value", "pooled"], rows)
     if not measured["groups"]:
         return lines
     rows = [
         [group["column"], group["value"], str(group["clients"]), str(group["windows"])]
-        + [f"{group['metrics'][name]:.4f}" if name in group["metrics"] else "–" for name in names]
+        + [_shown(group["metrics"], name) for name in combined]
         for group in measured["groups"]
     ]
-    return [*lines, "", "Clients by group:", "", *_table(["column", "value", "clients", "windows", *names], rows)]
+    return [*lines, "", "Clients by group:", "", *_table(["column", "value", "clients", "windows", *combined], rows)]
+
+
+def _shown(metrics: Mapping[str, float], name: str) -> str:
+    return f"{metrics[name]:.4f}" if name in metrics else "–"
 
 
 def _privacy(recipe: Recipe, end: dict[str, Any]) -> dict[str, Any] | None:
@@ -160,7 +177,7 @@ def as_markdown(last: Place, summary: dict[str, Any]) -> str:
         *_table(["check", "outcome", "reason"], [[c["name"], c["outcome"], c["reason"]] for c in gate["checks"]]),
         "",
         *_table(["round", "clients", "loss", "epsilon", *names], [_row(line, names) for line in progress(last).lines]),
-        *_measured(summary["measured"], [name for name in names if not name.startswith(HOLDOUT)]),
+        *_measured(summary),
         *([] if privacy is None else ["", privacy["statement"]]),
         *(["", f"**{BASELINE}**"] if summary["baseline"] else []),
         "",

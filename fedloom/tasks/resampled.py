@@ -141,32 +141,37 @@ def _ece(sample: Sample, y: Labels) -> Statistic:
 
 
 def _ranking(name: str, sample: Sample, true: NDArray[np.bool_], scores: Floats) -> Values:
-    """AUC or average precision, from windows in the order of their scores; equal scores form one step."""
-    order = np.argsort(scores, kind="stable")
-    if name == "average_precision":
-        order = order[::-1]
-    ranked, clusters, hit = scores[order], sample.clusters[order], true[order].astype(np.float32)
-    first = np.concatenate([[0], np.flatnonzero(ranked[1:] != ranked[:-1]) + 1])
-    steps = None if len(first) == len(ranked) else first
+    """AUC, or average precision."""
+    key = scores if name == "auc" else -scores
+    positive, negative = (np.flatnonzero(part)[np.argsort(key[part], kind="stable")] for part in (true, ~true))
+    high, low = key[positive], key[negative]
+    # How many negative windows come before each positive one, without and with those of the same score.
+    before, until = (np.searchsorted(low, high, side=side) for side in ("left", "right"))
+    own = np.searchsorted(high, high, side="right")
+
+    def auc(others: Weights) -> NDArray[Any]:
+        below = _cumulated(others)
+        return below[:, before] if np.array_equal(before, until) else (below[:, before] + below[:, until]) / 2
+
+    def precision(hits: Weights, others: Weights) -> NDArray[Any]:
+        found = _cumulated(hits)[:, own]
+        return np.asarray(found / np.maximum(found + _cumulated(others)[:, until], 1))
 
     def values(weights: Weights) -> Floats:
-        drawn = weights[:, clusters]
-        positive = drawn * hit
-        if steps is not None:
-            drawn, positive = (np.add.reduceat(part, steps, axis=1) for part in (drawn, positive))
-        if name == "average_precision":
-            # Whole numbers below 2**24 are exact in float32, and these sums are such.
-            precision = np.cumsum(positive, axis=1) / np.maximum(np.cumsum(drawn, axis=1), 1)
-            hits, all_drawn = (part.sum(axis=1, dtype=np.float64) for part in (positive, drawn))
-            both = np.where(hits < all_drawn, hits, 0.0)  # of one class alone, it would always be 1
-            return _divide((positive * precision).sum(axis=1, dtype=np.float64), both)
-        negative = drawn - positive
-        below = np.cumsum(negative, axis=1)
-        below -= negative / 2
-        pairs = positive.sum(axis=1, dtype=np.float64) * negative.sum(axis=1, dtype=np.float64)
-        return _divide(np.einsum("ij,ij->i", positive, below, dtype=np.float64), pairs)
+        hits, others = weights[:, sample.clusters[positive]], weights[:, sample.clusters[negative]]
+        of = auc(others) if name == "auc" else precision(hits, others)
+        all_hits, all_others = (part.sum(axis=1, dtype=np.float64) for part in (hits, others))
+        pairs = all_hits * all_others if name == "auc" else np.where(all_others > 0, all_hits, 0.0)
+        return _divide(np.einsum("ij,ij->i", hits, of, dtype=np.float64), pairs)
 
     return values
+
+
+def _cumulated(weights: Weights) -> Weights:
+    """Sums of the first 0, 1, 2 … columns; whole numbers below 2**24, and so exact."""
+    sums = np.zeros((weights.shape[0], weights.shape[1] + 1), np.float32)
+    np.cumsum(weights, axis=1, out=sums[:, 1:])
+    return sums
 
 
 def _both(sample: Sample, true: NDArray[np.bool_]) -> int:

@@ -11,7 +11,7 @@ from fedloom.tasks.errors import ConfigurationError, RunError
 from fedloom.tasks.seeds import seed_sequence
 from fedloom.tasks.selection import evidence
 from fedloom.tasks.selection.decide import Decision, decide
-from fedloom.tasks.selection.history import current_tally, freeze, frozen_tally, started
+from fedloom.tasks.selection.history import current_tally, freeze, frozen_tally
 from fedloom.tasks.selection.shortfall import wait_for
 from fedloom.tasks.selection.tally import Tally
 from fedloom.tasks.step import Place, StepResult
@@ -46,7 +46,6 @@ def step(place: Place) -> StepResult:
             "shards": list(range(len(shards))),
             "low_eligibility": bool(eligible < wanted.alert_below),
             "skipped": skipped,
-            "at": started(run) if tally is None else tally.at,
         },
         {"decision": stored},
     )

@@ -9,6 +9,8 @@ from __future__ import annotations
 import copy
 import json
 import math
+import time
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -41,7 +43,7 @@ def step(place: Place) -> StepResult:
     where the server must compare single updates are they kept, all of the shard in memory.
     """
     run, recipe = place.run, place.run.recipe
-    order = read_order(place)
+    order = ordered = read_order(place)
     clients = shard_clients(place)
     data_of = dict(zip(run.fleet.clients, run.fleet.data, strict=True))
     start = receive(order, run.store.read(model_key(order.model_digest), expect=order.model_digest))
@@ -55,8 +57,10 @@ def step(place: Place) -> StepResult:
     ready: dict[str, bytes] = {}
     figures: dict[str, dict[str, float]] = {}
     samples, weight, loss, trained, within = 0, 0.0, 0.0, 0, 0
+    started = time.monotonic()
     for client in clients:
         try:
+            order = within_deadline(ordered, started)
             limit = order.training.client_timeout_s
             windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
             own_model = copy.deepcopy(model)  # nothing of one client, such as a counter, reaches the next
@@ -120,6 +124,25 @@ def write_shard(
     if privacy is None:
         files["clients"] = store.write_json(place.key(f"{name}.clients.json"), figures)
     return files
+
+
+def within_deadline(order: Order, started: float) -> Order:
+    """The order with no more time for a client than its shard has left.
+
+    Args:
+        order: As the server gave it.
+        started: When the shard began, by the monotonic clock.
+
+    Raises:
+        DropoutError: when there is no time left.
+    """
+    deadline = order.training.shard_deadline_s
+    if deadline is None:
+        return order
+    left = deadline - (time.monotonic() - started)
+    if left <= 0:
+        raise DropoutError(f"late: the shard's deadline of {deadline:g} s has passed")
+    return replace(order, training=replace(order.training, client_timeout_s=min(left, order.training.client_timeout_s)))
 
 
 def read_order(place: Place) -> Order:

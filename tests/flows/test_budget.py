@@ -103,6 +103,7 @@ def test_noise_under_masks_costs_little_more_than_noise_of_the_server(tmp_path: 
         ({**RECORDS, "epsilon": 1.0, "mechanism": None}, "mechanism", "is missing"),
         ({**RECORDS, "epsilon": 1.0, "delta": None}, "delta", "is missing"),
         ({**RECORDS, "epsilon": 1.0, "max_grad_norm": None}, "max_grad_norm", "is missing"),
+        ({**RECORDS, "epsilon": 8.0, "sensitivity": 0.5}, "sensitivity", "clips to 1: they are the same bound"),
         ({**CLIENTS, "noise_multiplier": 1.0}, None, "every client counts alike"),
         ({**CLIENTS, "epsilon": 0.01, "noise_multiplier": 0.1, "orchestration_config": UNIFORM, "min_clients": 3},
          "epsilon", "does not follow"),

@@ -112,6 +112,8 @@ REFUSED = [
         "hyperparameters.loss_function",
         "write BCEWithLogitsLoss",
     ),
+    ({"output": {"report_format": "pdf"}}, "output.report_format", "as pdf is not built"),
+    ({"output": {"format": "onnx"}}, "output.format", "onnx is not built"),
     (
         {
             "architecture": "Custom",

@@ -351,8 +351,7 @@ def test_a_wrong_entry_is_refused_and_the_others_count(
     said(folder, **values)
     result, events, run = run_job(folder, tmp_path / "store")
     assert result.participation["updates"] == 5
-    decision = json.loads(Place(run, 1).file("select", "decision"))
-    told = [row["reason"] for row in decision["clients"] if row["decision"] == "refused"]
+    told = json.loads(Place(run, 1).file("select", "decision"))["clients"]["reasons"]
     told += [d["reason"] for d in Place(run, 1).result("aggregate")["outputs"]["dropouts"]]
     assert any(reason in word for word in told), told
     if values.keys() != {"file"}:

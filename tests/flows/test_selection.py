@@ -13,8 +13,9 @@ from fedloom.flows.show import as_tree, notes
 from fedloom.specs.bundle import load_job
 from fedloom.specs.problems import SpecError
 from fedloom.tasks.recipe import AutoBlockRecipe, ColumnWeight, FairnessRecipe
+from fedloom.tasks.step import run_step
 from tests.conftest import write_job
-from tests.tasks.selection.recipes import selector_job
+from tests.tasks.selection.recipes import selector_job, selector_run
 
 OPERATORS = {"operator": ["north", "south", "south"] * 2, "data_quality": [0.5] * 6}
 FAIR: dict[str, Any] = {"enabled": True, "period": "quarter"}
@@ -262,3 +263,16 @@ def test_amplification_is_claimed_for_uniform_draws_alone(
     assert privacy is not None
     assert privacy.sampling == sampling
     assert (privacy.rate == 1.0) == (sampling != "poisson")
+
+
+@pytest.mark.parametrize(("mechanism", "secret"), [("DP-FedAvg", True), ("DP-SGD", False)])
+def test_draws_are_secret_where_whole_clients_are_promised_privacy(
+    tmp_path: Path, mechanism: str, secret: bool
+) -> None:
+    promise = {"differential_privacy": CLIENTS | {"mechanism": mechanism}, "secure_aggregation": {"enabled": False}}
+    how = {"selection_algorithm": algorithm("importance_sampling")}
+    _, run = selector_run(
+        tmp_path / "job", tmp_path / "store", how, OPERATORS, **(PRIVATE | {"privacy_config": promise})
+    )
+    run_step(run, "select", 1)
+    assert (tmp_path / "server" / "noise.key").exists() == secret

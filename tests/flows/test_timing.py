@@ -11,13 +11,12 @@ from fedloom.specs.bundle import load_job
 from fedloom.specs.problems import SpecError
 from tests.conftest import write_job
 
-CASES: list[tuple[dict[str, Any], int, float]] = [
-    ({"trigger": "after_client_updates"}, 2, 600.0),
-    ({"min_clients": 4}, 4, 600.0),
-    ({"min_clients": 1}, 2, 600.0),
-    ({"min_clients": 4, "wait_for_min_clients": False}, 2, 600.0),
+CASES: list[tuple[dict[str, Any], int, float | None]] = [
+    ({"trigger": "after_client_updates"}, 2, None),
+    ({"min_clients": 4}, 4, None),
+    ({"min_clients": 1}, 2, None),
+    ({"min_clients": 4, "wait_for_min_clients": False}, 2, None),
     ({"max_wait_time": 5}, 2, 300.0),
-    ({"max_wait_time": 50}, 2, 600.0),
 ]
 
 
@@ -27,11 +26,12 @@ def job(folder: Path, timing: dict[str, Any], **changes: Any) -> Path:
 
 
 @pytest.mark.parametrize(("timing", "quorum", "seconds"), CASES)
-def test_timing_bounds_the_quorum_from_below_and_a_clients_time_from_above(
-    tmp_path: Path, timing: dict[str, Any], quorum: int, seconds: float
+def test_timing_bounds_the_quorum_from_below_and_a_shards_time_from_above(
+    tmp_path: Path, timing: dict[str, Any], quorum: int, seconds: float | None
 ) -> None:
     recipe = compile_plan(load_job(job(tmp_path, timing))).recipe
-    assert (recipe.aggregation.quorum, recipe.training.client_timeout_s) == (quorum, seconds)
+    assert (recipe.aggregation.quorum, recipe.training.shard_deadline_s) == (quorum, seconds)
+    assert recipe.training.client_timeout_s == 600.0
 
 
 def test_a_wait_for_more_clients_than_a_round_may_have_is_an_error(tmp_path: Path) -> None:

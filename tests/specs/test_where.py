@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from fedloom.specs.fleet import Fleet
-from fedloom.specs.where import WhereError, compile_where
+from fedloom.specs.where import WhereError, check_syntax, compile_where
 
 FLEET = Fleet(
     "f",
@@ -68,3 +68,9 @@ def test_what_does_not_fit_the_columns_is_an_error_with_its_place(text: str, mes
         compile_where(text, FLEET)
     assert message in str(caught.value)
     assert hint is None or (caught.value.hint or "").startswith(hint)
+
+
+def test_without_a_fleet_the_syntax_is_checked() -> None:
+    check_syntax("anything > 3 && other == 'x'")
+    with pytest.raises(WhereError, match="line 1, column 11 of the expression: Syntax error"):
+        check_syntax("anything >")

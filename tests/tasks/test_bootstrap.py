@@ -100,6 +100,16 @@ def test_intervals_of_a_rate_cover_the_truth_about_as_often_as_they_say() -> Non
     assert 78 <= hits <= 99
 
 
+def test_an_interval_of_auc_is_as_wide_as_its_known_standard_error_says() -> None:
+    y, scores = normal_scores(np.random.default_rng(4), 400)
+    above = (scores[y == 1][:, None] > scores[y == 0]).astype(float)
+    # DeLong, DeLong and Clarke-Pearson 1988: the variance of AUC from the placements of each window.
+    error = np.sqrt(above.mean(axis=1).var(ddof=1) / 200 + above.mean(axis=0).var(ddof=1) / 200)
+    found = intervals(("auc",), binary(y, scores), 0.95, np.random.default_rng(0)).found["auc"]
+    assert found.high - found.low == pytest.approx(2 * 1.96 * error, rel=0.12)
+    assert (found.high + found.low) / 2 == pytest.approx(above.mean(), abs=0.01)
+
+
 def test_windows_of_one_recording_that_are_alike_widen_the_interval() -> None:
     rng = np.random.default_rng(1)
     y = np.tile([0, 1], 200)

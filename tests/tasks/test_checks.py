@@ -51,7 +51,7 @@ def judged(make_run: MakeRun, offset: float = 0.0, baseline: bool = False, **ask
     write_holdout(run.folder / "big.csv", offset)
     if baseline:
         write_holdout(run.folder / "old.csv", 0.0, seed=7)
-        (run.folder / "baseline.json").write_bytes(make_baseline(load_job(run.folder), "old.csv"))
+        (run.folder / "baseline.json").write_bytes(make_baseline(load_job(run.folder), ["old.csv"]))
     simulate(compile_plan(load_job(run.folder)), run)
     result = read_result(run)
     evidence = run.store.read_json(result.gate["evidence"])
@@ -312,3 +312,12 @@ def test_a_repeated_gate_keeps_its_analysis(make_run: MakeRun) -> None:
     run.store._fs.rm_file(f"{run.store._root}/{run.key('round-00003', 'gate.json')}")
     simulate(compile_plan(load_job(run.folder)), run)
     assert run.store.read(place) == before  # its latency would be another one
+
+
+def test_an_anomaly_label_is_zero_or_one(make_run: MakeRun) -> None:
+    changes, _ = OTHER_OUTPUTS[1]
+    run = make_run(metrics=["auc"], **changes)
+    lines = (run.folder / "holdout.csv").read_text().replace(",1\n", ",2\n")
+    (run.folder / "holdout.csv").write_text(lines)
+    with pytest.raises(RunError, match="the holdout has label 2; the model's classes are 0 to 1"):
+        simulate(compile_plan(load_job(run.folder)), run)

@@ -72,7 +72,7 @@ def test_samples_count_once_and_in_the_datas_own_units() -> None:
 
 
 def test_a_file_gives_back_what_was_measured(tmp_path: Path) -> None:
-    (tmp_path / "baseline.json").write_bytes(baseline_file(held_out(), SPEC, "old.csv"))
+    (tmp_path / "baseline.json").write_bytes(baseline_file([held_out()], SPEC, ["old.csv"]))
     baseline = read_baseline("baseline.json", tmp_path)
     unmoved = measure_drift(baseline, held_out(), SPEC)
     assert all(one["psi"] < 1e-9 and one["ks"] <= 0.5 / 200 + 1e-9 for one in unmoved.values())
@@ -83,7 +83,7 @@ def test_a_file_gives_back_what_was_measured(tmp_path: Path) -> None:
 
 
 def test_drift_does_not_hang_on_the_nominal_values_of_the_contract() -> None:
-    data = json.loads(baseline_file(held_out(), SPEC, "old.csv"))
+    data = json.loads(baseline_file([held_out()], SPEC, ["old.csv"]))
     signals = {name: Reference(**{k: tuple(v) for k, v in one.items()}) for name, one in data["signals"].items()}
     raw = held_out().x * np.array([2.0, 1.0], np.float32) + np.array([10.0, 0.0], np.float32)
     plain = WindowSpec(("a", "b"), 4, 2)

@@ -209,7 +209,15 @@ def test_a_model_whose_scores_are_no_numbers_is_not_released(
     make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(evaluate, "_scores", lambda *_: (np.full(40, np.nan), 0.5))
-    result = finish(make_run(metrics=["auc"]))
+    held_out = {"source": "holdout.csv"}
+    run = make_run(metrics=None, holdout=None, validation_config={
+        "holdout_dataset": held_out, "metrics": [{"name": "auc"}], "thresholds": {"latency_p95": 5.0},
+        "confidence": {}, "robustness": {},
+    })  # fmt: skip
+    result = finish(run)
+    checks = {c["name"]: (c["outcome"], c["reason"]) for c in result.gate["checks"]}
+    assert checks["threshold latency_p95"] == ("inconclusive", "latency_p95 is unknown: scores are not finite")
+    assert checks["robustness noise"] == ("inconclusive", "auc is unknown: the model's scores are not finite")
     assert {c["name"]: c["outcome"] for c in result.gate["checks"]}["finite"] == "fail"
     assert result.gate["decision"] == "fail"
     assert result.undefined == {"auc": "the model's scores are not finite"}

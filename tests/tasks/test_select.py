@@ -22,6 +22,7 @@ from tests.tasks.selection.recipes import fleet, recipe
     [
         ("at_least", 5, (5, 4.9, None), ["", "x 4.9 is below 5 (k)", "x is unknown (k)"]),
         ("at_most", 0, (0, 1, False), ["", "x 1 is above 0 (k)", ""]),
+        ("at_least", 5, ("7", None), ["x 7 is below 5 (k)", "x is unknown (k)"]),
         ("equals", True, (True, False, 1), ["", "x False is not True (k)", "x 1 is not True (k)"]),
         ("one_of", ("EU", "US"), ("EU", "APAC", None), ["", "x APAC is none of ['EU', 'US'] (k)", "x is unknown (k)"]),
     ],

@@ -1,5 +1,6 @@
 import multiprocessing
 import resource
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -25,6 +26,25 @@ def test_write_replaces_and_leaves_no_temporary_file(tmp_path: Path) -> None:
     store.write("x/y.json", b"new")
     assert store.read("x/y.json") == b"new"
     assert [p.name for p in (tmp_path / "x").iterdir()] == ["y.json"]
+
+
+@pytest.mark.parametrize("place", ["folder", "memory://listed"])
+def test_objects_are_listed_read_together_and_deleted(tmp_path: Path, place: str) -> None:
+    store = RunStore(place if "://" in place else str(tmp_path / place))
+    before = datetime.now(UTC) - timedelta(seconds=5)
+    for key in ("a/one", "a/b/two", "c/three"):
+        store.write(key, key.encode())
+    assert [(entry.key, entry.bytes) for entry in store.objects("a")] == [("a/b/two", 7), ("a/one", 5)]
+    assert [entry.key for entry in store.objects("a", deep=False)] == ["a/one"]
+    assert all(before < entry.modified < datetime.now(UTC) + timedelta(seconds=5) for entry in store.objects("a"))
+    assert store.objects("nowhere") == []
+    assert store.read_many(["a/one", "a/gone", "c/three"]) == {"a/one": b"a/one", "c/three": b"c/three"}
+    assert store.read_many(["a/gone"]) == store.read_many([]) == {}
+    store.delete("a/b/two")
+    store.delete("a/b/two")
+    assert [entry.key for entry in store.objects("a")] == ["a/one"]
+    if store.local_folder is not None:
+        assert not (store.local_folder / "a" / "b").exists()
 
 
 def test_damaged_object_is_refused_by_name(tmp_path: Path) -> None:

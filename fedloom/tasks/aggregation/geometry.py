@@ -16,7 +16,7 @@ from fedloom.tasks.aggregation.updates import Update
 from fedloom.tasks.models import State
 
 Matrix = NDArray[np.float64]
-_BLOCK = 1 << 18
+_BLOCK = 1 << 14
 
 
 def by_coordinate(updates: Sequence[Update], rule: Callable[[Matrix], Matrix]) -> State:
@@ -80,13 +80,15 @@ def squared_distances(updates: Sequence[Update]) -> Matrix:
 
     From the differences themselves: products of long updates would lose short distances between them.
     """
-    found = np.zeros((len(updates), len(updates)))
+    from scipy.spatial.distance import pdist, squareform
+
+    if len(updates) < 2:
+        return np.zeros((len(updates), len(updates)))
+    pairs = np.zeros(len(updates) * (len(updates) - 1) // 2)
     for name in sorted(updates[0].delta):
         for _, block in _blocks(updates, name):
-            for row in range(len(updates) - 1):
-                part = np.square(block[row + 1 :] - block[row]).sum(axis=1)
-                found[row, row + 1 :] += part
-                found[row + 1 :, row] += part
+            pairs += pdist(block, "sqeuclidean")
+    found: Matrix = squareform(pairs)
     return found
 
 

@@ -34,6 +34,8 @@ from fedloom.tasks.recipe import AggregationRecipe, CheckRecipe, StalenessRecipe
 
 _LIMIT_OF_Z = 3.5
 _LEAST_SPREAD = 0.05
+_MOST = 1e100
+"""Weights and losses beyond this have no finite sums."""
 
 
 @dataclass(frozen=True)
@@ -79,7 +81,7 @@ def _whole(updates: Sequence[Update], remarks: list[Remark]) -> list[Update]:
             remarks.append(Remark(update.client, "layout", "its tensors are not those of the others", "exclude"))
         elif bad:
             remarks.append(Remark(update.client, "finite", f"{bad} of its numbers are not finite", "exclude"))
-        elif update.samples < 0 or not all(math.isfinite(n) for n in figures) or update.weight < 0:
+        elif update.samples < 0 or not all(abs(n) < _MOST for n in figures) or update.weight < 0:
             remarks.append(Remark(update.client, "finite", "its weight, samples or loss is no such number", "exclude"))
         else:
             kept.append(update)

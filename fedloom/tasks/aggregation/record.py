@@ -23,7 +23,6 @@ def outputs_of(combined: Combined | None) -> dict[str, Any]:
         "flagged": _short(made.flagged),
         "clipped": _short(made.clipped),
         "remarks": {name: len(getattr(made, name)) for name in ("excluded", "flagged", "clipped")},
-        "withheld": made.withheld,
     }
 
 

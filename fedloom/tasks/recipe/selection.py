@@ -10,6 +10,11 @@ HISTORY_SCORES = frozenset({"contribution", "loss_gradient", "loss_reduction"})
 """Components of a score that are computed from what clients gave in earlier rounds."""
 
 
+def word_of(value: object) -> str:
+    """A value of a column as it stands for itself among the keys of sampling_weights."""
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
 @dataclass(frozen=True)
 class ColumnWeight:
     """A column's part in the weights of weighted_random.

@@ -40,6 +40,7 @@ class TrainingRecipe:
         batch_size: Windows in a batch.
         shuffle: Draw a new order of the windows in every epoch.
         loss_before: Measure the loss of the received model too, for checks of updates.
+        shard_deadline_s: Seconds after which the clients of a shard that have not finished are late; None for none.
         client_timeout_s: Seconds after which a client counts as late.
         schedule: How the learning rate changes over the rounds; None for a constant one, and in an order.
     """
@@ -55,5 +56,6 @@ class TrainingRecipe:
     batch_size: int
     shuffle: bool
     loss_before: bool
+    shard_deadline_s: float | None
     client_timeout_s: float
     schedule: ScheduleRecipe | None = None

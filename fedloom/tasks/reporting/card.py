@@ -51,6 +51,11 @@ def _model(record: RunRecord) -> Iterator[str]:
     yield f"- architecture {escaped(model.get('architecture', 'unknown'))}, output {output}"
     yield f"- input: windows of {number(model.get('window_size'))} samples of {number(model.get('channels'))} signals"
     done, wanted = len(record.rounds), number(record.recipe.get("rounds"))
+    if record.recipe.get("kind", "train") != "train":
+        yield f"- it was trained elsewhere: {escaped(record.recipe.get('model_source') or 'unknown')}"
+        if record.recipe["kind"] == "aggregate":
+            yield "- changed by updates that clients gave"
+        return
     yield f"- trained by {escaped(training.get('algorithm', 'unknown'))} in {done} of at most {wanted} rounds"
 
 
@@ -103,11 +108,13 @@ def _limits(record: RunRecord) -> Iterator[str]:
         for metric, gap in gaps.items():
             worst = f"{escaped(gap.get('value'))} has the worst {escaped(metric)}, {number(gap.get('worst'))}"
             yield f"- by {escaped(column)}: {worst}; the gap is {number(gap.get('gap'))}"
-    if not record.analysis.get("groups"):
+    measured = record.summary.get("measured")
+    if not record.analysis.get("groups") and not (measured and measured["groups"]):
         yield "- nobody measured how well the model serves single groups of clients"
     if not record.analysis.get("robustness"):
         yield "- nobody measured how the model bears faulty inputs"
-    yield "- it was measured on the held-out data alone, and says nothing of data that are unlike them"
+    where = "the held-out data alone" if measured is None else f"the data of {measured['clients']} clients"
+    yield f"- it was measured on {where}, and says nothing of data that are unlike them"
 
 
 def _privacy(record: RunRecord) -> Iterator[str]:
@@ -118,6 +125,9 @@ def _privacy(record: RunRecord) -> Iterator[str]:
     else:
         yield f"- (ε, δ) = ({number(spent)}, {privacy['delta']:g}) for {unit_words(privacy['unit'])}"
         yield f"- noise multiplier {privacy['noise_multiplier']:g}, clipping norm {privacy['clip']:g}"
+    if record.recipe.get("kind") == "evaluate":
+        yield "- the server saw every client's metrics, and no update"
+        return
     yield "- secure aggregation: the server saw sums of updates alone" if masking else "- the server saw single updates"
 
 

@@ -54,11 +54,12 @@ class Level:
 
 @dataclass(frozen=True)
 class Chart:
-    """A drawn chart: what it shows, in a sentence for those who do not see it, a caption, and its SVG element."""
+    """A drawn chart: what it shows in a sentence for those who do not see it, a caption, its SVG, and its form."""
 
     title: str
     caption: str
     svg: str
+    square: bool
 
 
 def lines(
@@ -72,21 +73,20 @@ def lines(
             one.x, shown, dash, color=colour, marker=marker if len(shown) <= 25 else "", markersize=3.6,
             linewidth=1.6, label=one.name,
         )  # fmt: skip
-    for level in levels:
-        axes.axhline(level.y, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
-        axes.annotate(
-            level.name, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
-            ha="right", color=_INK, fontsize=8.5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6},
-        )  # fmt: skip
+    _draw_levels(axes, levels)
     if from_zero:
         axes.set_ylim(bottom=0)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(series) > 1:
         _legend(figure)
+    else:
+        axes.set_position((0.115, 0.17, 0.87, 0.8))
     return _chart(figure, title)
 
 
-def stacks(title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, y: str) -> Chart:
+def stacks(
+    title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, y: str, levels: Sequence[Level] = ()
+) -> Chart:
     """Bars of parts on each other, one bar a round; the parts are told apart by hatching too."""
     figure, axes = _axes(xlabel, y)
     base = [0.0] * len(x)
@@ -98,6 +98,7 @@ def stacks(title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str,
         )  # fmt: skip
         base = [low + high for low, high in zip(base, heights, strict=True)]
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
+    _draw_levels(axes, levels)
     if len(parts) > 1:
         _legend(figure)
     return _chart(figure, title)
@@ -158,6 +159,15 @@ def _axes(x: str, y: str, square: bool = False) -> tuple[Figure, Axes]:
     return figure, axes
 
 
+def _draw_levels(axes: Axes, levels: Sequence[Level]) -> None:
+    for level in levels:
+        axes.axhline(level.y, color=_INK, linewidth=1, linestyle=(0, (1, 2)))
+        axes.annotate(
+            level.name, (1, level.y), xycoords=("axes fraction", "data"), xytext=(-2, 2), textcoords="offset points",
+            ha="right", color=_INK, fontsize=8.5, bbox={"facecolor": _PAPER, "edgecolor": "none", "pad": 0.6},
+        )  # fmt: skip
+
+
 def _legend(figure: Figure) -> None:
     figure.legend(
         frameon=False, labelcolor=_INK, loc="upper left", bbox_to_anchor=(0.01, 1.0), ncols=4, fontsize=8.5,
@@ -172,7 +182,8 @@ _FONT = re.compile(r"font-family: [^;\"]*; ")
 
 
 def _chart(figure: Figure, title: str) -> Chart:
-    return Chart(title, re.split("[:,]", title)[0], _svg(figure, title))
+    width, height = figure.get_size_inches()
+    return Chart(title, re.split("[:,]", title)[0], _svg(figure, title), width < 1.3 * height)
 
 
 def _svg(figure: Figure, title: str) -> str:

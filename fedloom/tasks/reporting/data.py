@@ -195,12 +195,12 @@ def cohorts(run: Run, lines: list[Json]) -> tuple[dict[str, int], dict[str, int]
     lost: Counter[str] = Counter()
     for line in lines:
         asked.update(client for shard in cohort_shards(Place(run, line["round"])) for client in shard)
-        gone = {entry["client"] for name in ("dropouts", "excluded", "skipped") for entry in _entries(line.get(name))}
+        gone = {entry["client"] for name in ("dropouts", "excluded", "skipped") for entry in entries_of(line.get(name))}
         lost.update(gone)
     return dict(asked), {client: max(0, count - lost[client]) for client, count in asked.items()}
 
 
-def _entries(value: Any) -> list[Json]:
+def entries_of(value: Any) -> list[Json]:
     """Entries about single clients, however a line gives them."""
     if not isinstance(value, list):
         return []

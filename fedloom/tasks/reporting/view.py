@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
-from fedloom.tasks.metrics import HIGHER_IS_BETTER
+from fedloom.tasks.metrics import HIGHER_IS_BETTER, higher_is_better
 from fedloom.tasks.reporting import charts
 from fedloom.tasks.reporting.charts import Chart, Level, Series
 from fedloom.tasks.reporting.compare import unlike
-from fedloom.tasks.reporting.data import Participation, RunRecord
+from fedloom.tasks.reporting.data import Participation, RunRecord, entries_of
 from fedloom.tasks.reporting.metrics_text import round_seconds
 from fedloom.tasks.reporting.records import first_metric
 from fedloom.tasks.reporting.words import number
@@ -71,8 +71,8 @@ def metric_rows(record: RunRecord, baseline: RunRecord | None) -> list[Json]:
             "name": name,
             "value": last["metrics"].get(name),
             "interval": intervals.get(name),
-            "better": None if name not in HIGHER_IS_BETTER else "higher" if HIGHER_IS_BETTER[name] else "lower",
-            "bounds": ", ".join(f"{way} {number(limit)}" for way, limit in bounds_of(record, name)),
+            "better": {True: "higher", False: "lower", None: None}[higher_is_better(name)],
+            "bounds": ", ".join(f"{way} {limit:g}" for way, limit in bounds_of(record, name)),
             "why": undefined.get(name, ""),
             "baseline": None if baseline is None else baseline.metrics.get(name),
         }
@@ -102,7 +102,9 @@ def cohort_chart(record: RunRecord) -> Chart:
     lost = [float(line["cohort"] - line["participants"]) for line in record.rounds]
     parts = [Series("gave an update", rounds_of(record), gave), Series("lost", rounds_of(record), lost)]
     total = f"{sum(gave):.0f} updates of {sum(gave) + sum(lost):.0f} asked for"
-    return charts.stacks(f"Clients by round: {total}", rounds_of(record), parts, "round", "clients")
+    quorum = record.recipe.get("aggregation", {}).get("quorum")
+    levels = [] if quorum is None else [Level(f"quorum {quorum}", quorum)]
+    return charts.stacks(f"Clients by round: {total}", rounds_of(record), parts, "round", "clients", levels)
 
 
 def client_rows(told: Participation) -> list[Json]:
@@ -153,17 +155,28 @@ def _group(told: Participation, value: Any, clients: list[str]) -> Json:
     }
 
 
-def dropout_rows(record: RunRecord) -> list[Json]:
-    """Reasons of dropouts, the commonest first, each with its count, its rounds and its clients."""
+def reason_rows(record: RunRecord, names: tuple[str, ...]) -> list[Json]:
+    """Why clients were lost, excluded or flagged: reasons, the commonest first, with count, rounds and clients.
+
+    Args:
+        record: The run.
+        names: Keys of a round's line that list clients with reasons.
+    """
     found: dict[tuple[str, str], Json] = {}
     for line in record.rounds:
-        for entry in line["dropouts"]:
-            key = (str(entry.get("stage") or "train"), str(entry.get("reason", "")))
-            row = found.setdefault(key, {"stage": key[0], "reason": key[1], "count": 0, "rounds": [], "clients": []})
+        for kind, entry in ((name, entry) for name in names for entry in entries_of(line.get(name))):
+            key = (str(entry.get("stage") or ("train" if kind == "dropouts" else kind)), str(entry.get("reason", "")))
+            row = found.setdefault(key, {"stage": key[0], "reason": key[1], "count": 0, "rounds": {}, "clients": {}})
             row["count"] += 1
-            row["rounds"] += [line["round"]] if line["round"] not in row["rounds"] else []
-            row["clients"] += [entry["client"]] if entry["client"] not in row["clients"] else []
-    return sorted(found.values(), key=lambda row: (-row["count"], row["reason"]))
+            row["rounds"][line["round"]] = None
+            row["clients"][entry.get("client", "–")] = None
+    rows = [{**row, "rounds": list(row["rounds"]), "clients": list(row["clients"])} for row in found.values()]
+    return sorted(rows, key=lambda row: (-row["count"], row["reason"]))
+
+
+def rounds_without_effect(record: RunRecord) -> list[int]:
+    """Rounds in which the model stayed as it was: too few updates, an aborted session, or a round that was skipped."""
+    return [line["round"] for line in record.rounds if line.get("quorum_met") is False or line.get("skipped") is True]
 
 
 def cost_charts(record: RunRecord) -> list[Chart]:

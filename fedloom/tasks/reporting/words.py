@@ -70,6 +70,8 @@ def verdict(record: RunRecord) -> dict[str, str]:
     if record.state == "unknown":
         return _say("?", "Not ended", f"{done} of at most {wanted} rounds are done: {record.reason}.", "open")
     decision, why = gate.get("decision", "unknown"), f"after round {done}: {gate.get('stop_reason', 'the run ended')}"
+    if record.recipe.get("kind") == "evaluate":
+        return _evaluated(record, decision, why)
     if decision == "pass":
         return _say("✓", "Pass", f"The gate let the model pass, and it became the champion, {why}.", "good")
     reasons = {
@@ -80,6 +82,16 @@ def verdict(record: RunRecord) -> dict[str, str]:
     mark, word, sentence, tone = reasons.get(decision, ("?", decision, "The decision is unknown", "open"))
     missed = ", ".join(check["name"] for check in gate.get("checks", []) if check["outcome"] != "pass")
     return _say(mark, word, f"{sentence}, {why}." + (f" Not passed: {missed}." if missed else ""), tone)
+
+
+def _evaluated(record: RunRecord, decision: str, why: str) -> dict[str, str]:
+    """What an evaluation found: it makes no model, and moves no champion."""
+    if decision == "pass":
+        return _say("✓", "Pass", f"The model keeps its limits on the data of the clients, {why}.", "good")
+    missed = ", ".join(check["name"] for check in record.evidence.get("checks", []) if check["outcome"] != "pass")
+    if decision == "fail":
+        return _say("✕", "Fail", f"The model does not keep its limits, {why}. Not passed: {missed}.", "bad")
+    return _say("?", decision.capitalize(), f"Whether the model keeps its limits is open, {why}: {missed}.", "open")
 
 
 def _say(mark: str, word: str, sentence: str, tone: str) -> dict[str, str]:
@@ -107,4 +119,4 @@ def check_bound(check: dict[str, Any]) -> str:
         (numbers.get("champion_value"), "champion"),
         (0 if "not_finite" in numbers else None, "exactly"),
     ]
-    return ", ".join(f"{words} {number(limit)}" for limit, words in limits if limit is not None) or "–"
+    return ", ".join(f"{words} {limit:g}" for limit, words in limits if limit is not None) or "–"

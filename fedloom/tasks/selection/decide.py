@@ -137,7 +137,7 @@ def _turns(
         tail = candidates[counts[candidates] < np.mean(counts[candidates])]
         own = race(grey, rng.exponential(size=len(weight)), tail)
         own = own[np.argsort(counts[own], kind="stable")]
-        turns.append(Turn(_TAIL, min(math.ceil(fairness.tail_rate * places - 1e-9), places), own))
+        turns.append(Turn(_TAIL, min(math.ceil(fairness.tail_rate * places - 1e-9), len(own)), own))
     exploring = 0
     if wanted.exploration:
         share = wanted.exploration * places
@@ -162,8 +162,9 @@ def _split_places(fleet: Fleet, wanted: SelectionRecipe, before: Decision, turns
         share = np.zeros(len(room))
         np.add.at(share, strata.of[eligible], before.weight[eligible])
     quota = largest_remainders(share, places, room)
-    if len(room) > places:
-        remarks.append(f"stratify_by: {len(room)} strata and {places} places, so {int((quota == 0).sum())} have none")
+    served, present = int((quota > 0).sum()), int((room > 0).sum())
+    if present > places:
+        remarks.append(f"stratify_by: {present} strata and {places} places, so {present - served} have none")
     got = fill(turns, np.maximum(strata.of, 0), quota)
     parts = [groups_of(fleet, (column,)) for column in _parity(wanted)]
     shortfall = None

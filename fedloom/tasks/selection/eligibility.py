@@ -102,10 +102,9 @@ def _failing(criterion: Criterion, column: tuple[Any, ...]) -> Iterable[int]:
 
 
 def _as_numbers(column: tuple[Any, ...]) -> NDArray[np.float64] | None:
-    try:
-        return np.array(column, dtype=np.float64)
-    except ValueError:  # a column of text
-        return None
+    """The column as numbers, NaN where unknown; None for one of text, also of digits: "5" is no number."""
+    text = any(isinstance(value, str) for value in column)
+    return None if text else np.array(column, dtype=np.float64)
 
 
 def _reason(criterion: Criterion, value: Any) -> str:

@@ -42,7 +42,8 @@ def round_record(place: Place) -> dict[str, Any]:
     Figures of single clients are in it only where neither masks nor a promise of privacy keep them from the server.
     """
     recipe, took = place.run.recipe, place.result("aggregate")["outputs"]
-    asked = sorted(json.loads(place.file("select", "decision"))["cohort"])
+    decision = json.loads(place.file("select", "decision"))
+    asked = sorted(decision["cohort"])
     lost = {dropout["client"] for dropout in took["dropouts"]}
     gave = [] if took["aborted"] is not None else [client for client in asked if client not in lost]
     from fedloom.tasks.gather import client_figures  # it needs torch, and most processes that select do not
@@ -51,7 +52,7 @@ def round_record(place: Place) -> dict[str, Any]:
     return {
         "run_id": place.run.run_id,
         "round": place.round,
-        "at": place.result("select")["outputs"]["at"],
+        "at": started(place.run) if decision["history"] is None else decision["history"]["at"],
         "asked": asked,
         "gave": gave,
         "dropouts": took["dropouts"],

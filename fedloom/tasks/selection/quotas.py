@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -98,8 +99,8 @@ def parity_quotas(
 ) -> Counts | None:
     """Places of each cell with which parity holds: as many as can be, and then as near as can be to a free draw.
 
-    An integer program (HiGHS): a cell is a set of clients that agree in every group, and |n_g / n - 1 / G| ≤ tolerance
-    is linear in the numbers of clients.
+    A cell is a set of clients that agree in every group. The largest cohort, if it is not all places, and the fewest
+    changes to the free draw follow from integer programs (HiGHS).
 
     Args:
         cell: The cell of each client, shape [clients].
@@ -113,34 +114,70 @@ def parity_quotas(
     Returns:
         Shape [cells]; None where no cohort of that size has parity.
     """
-    from scipy.optimize import Bounds, LinearConstraint, milp
-    from scipy.sparse import csr_array, eye_array, hstack, vstack
+    from scipy.sparse import csr_array, vstack
 
-    cells, large, known = len(room), 2 * most + 1, cell >= 0
-    one, none = np.ones(cells), np.zeros(cells)
-    rows, low, high = [np.r_[one, none]], [float(least)], [float(most)]
+    cells, known, members = len(room), cell >= 0, []
     for part in parts:
-        member = np.zeros((len(part.names), cells))
-        member[part.of[known], cell[known]] = 1.0
-        for inside in member:
-            rows += [np.r_[inside - (1 / len(part.names) - tolerance), none]]
-            rows += [np.r_[inside - (1 / len(part.names) + tolerance), none]]
-            low, high = [*low, -_SLACK, -np.inf], [*high, np.inf, _SLACK]
-    eye = eye_array(cells)
-    matrix = vstack([csr_array(np.array(rows)), hstack([eye, -eye]), hstack([-eye, -eye])])  # |places - drawn| ≤ d
-    low += [-np.inf] * (2 * cells)
-    high += [*drawn.astype(float), *(-drawn.astype(float))]
+        pairs = np.unique(part.of[known] * cells + cell[known])
+        members.append(csr_array((np.ones(len(pairs)), divmod(pairs, cells)), shape=(len(part.names), cells)))
+    member, equal = vstack(members), np.concatenate([np.full(len(part.names), 1 / len(part.names)) for part in parts])
+    if most < least:
+        return None
+    found = _fewest_changes(member, equal, drawn, room, tolerance, most)
+    if found is not None:
+        return found
+    size = _largest(member, equal, room, tolerance, least, most)
+    return None if size is None else _fewest_changes(member, equal, drawn, room, tolerance, size)
+
+
+def _fewest_changes(
+    member: Any, equal: Weights, drawn: Counts, room: Counts, tolerance: float, size: int
+) -> Counts | None:
+    """Places of a cohort of one size, with few added to the free draw and few taken away; None without parity."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array, hstack, vstack
+
+    matrix = vstack([csr_array(np.ones((1, len(room)))), member])
+    low = np.r_[size, np.ceil((equal - tolerance) * size - _SLACK)] - matrix @ drawn
+    high = np.r_[size, np.floor((equal + tolerance) * size + _SLACK)] - matrix @ drawn
+    if (low > high).any():
+        return None
     found = milp(
-        np.r_[-large * one, one],
-        integrality=np.r_[one, none],
-        bounds=Bounds(0, np.r_[room.astype(float), np.full(cells, np.inf)]),
-        constraints=LinearConstraint(matrix, low, high),
-        options={"mip_rel_gap": 0.0},
+        np.ones(2 * len(room)),
+        integrality=np.ones(2 * len(room)),
+        bounds=Bounds(0, np.r_[room - drawn, drawn]),
+        constraints=LinearConstraint(hstack([matrix, -matrix]), low, high),
     )
     if found.x is None:
         return None
-    places: Counts = np.round(found.x[:cells]).astype(np.int64)
+    places: Counts = drawn + np.round(found.x[: len(room)] - found.x[len(room) :]).astype(np.int64)
     return places
+
+
+def _largest(member: Any, equal: Weights, room: Counts, tolerance: float, least: int, most: int) -> int | None:
+    """The size of the largest cohort that has parity: |n_g - n / G| ≤ tolerance · n is linear in all numbers."""
+    from scipy.optimize import Bounds, LinearConstraint, milp
+    from scipy.sparse import csr_array, hstack, vstack
+
+    cells, groups = len(room), len(equal)
+    matrix = vstack(
+        [
+            hstack([csr_array(np.ones((1, cells))), csr_array([[-1.0]])]),
+            hstack([member, csr_array((tolerance - equal)[:, None])]),
+            hstack([member, csr_array((-tolerance - equal)[:, None])]),
+        ]
+    )
+    found = milp(
+        np.r_[np.zeros(cells), -1.0],
+        integrality=np.ones(cells + 1),
+        bounds=Bounds(np.r_[np.zeros(cells), float(least)], np.r_[room.astype(float), float(most)]),
+        constraints=LinearConstraint(
+            matrix,
+            np.r_[0.0, np.full(groups, -_SLACK), np.full(groups, -np.inf)],
+            np.r_[0.0, np.full(groups, np.inf), np.full(groups, _SLACK)],
+        ),
+    )
+    return None if found.x is None else round(float(found.x[-1]))
 
 
 def _banded(fleet: Fleet, column: str) -> tuple[Rows, list[str]]:

@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 
 from fedloom.specs.fleet import Fleet
 from fedloom.tasks.recipe import ColumnWeight, SelectionRecipe
+from fedloom.tasks.recipe.selection import word_of
 from fedloom.tasks.selection.eligibility import Mask, Reasons, numbers
 from fedloom.tasks.selection.tally import Tally
 
@@ -125,12 +126,9 @@ def _filled(values: Weights, eligible: Mask, by: Literal["mean", "largest"]) -> 
 def _factors(fleet: Fleet, weight: ColumnWeight) -> Weights:
     """The weight of each client's value; NaN for values without one."""
     table = dict(weight.values)
-    words: dict[object, float] = {}
     column = fleet.attributes[weight.column]
-    for value in set(column):
-        word = str(value).lower() if isinstance(value, bool) else str(value)
-        words[value] = np.nan if value is None else table.get(word, np.nan)
-    return np.array([words[value] for value in column], dtype=np.float64)
+    factor = {value: np.nan if value is None else table.get(word_of(value), np.nan) for value in set(column)}
+    return np.array([factor[value] for value in column], dtype=np.float64)
 
 
 def _check(fleet: Fleet, column: str, most: float, by: str, reasons: Reasons) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import json
 from collections.abc import Callable
 from typing import Any
@@ -12,12 +13,15 @@ import torch
 
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
+from fedloom.flows.progress import ProgressDisplay
 from fedloom.flows.result import read_result
+from fedloom.flows.runs import open_run
 from fedloom.specs.bundle import load_job
 from fedloom.tasks import train
 from fedloom.tasks.client import ClientUpdate, fit
 from fedloom.tasks.model_store import bytes_to_tensors, read_model
 from fedloom.tasks.step import Place, Run, run_step
+from tests.conftest import write_job
 
 MakeRun = Callable[..., Run]
 BOUNDS = {"weighting": {"clip_weights": {"max_weight": 0.99}}}
@@ -208,3 +212,92 @@ def test_custom_weights_are_a_column_of_the_fleet(make_run: MakeRun) -> None:
     assert one_round(run)["quorum_met"]
     (weight,) = {Place(run, 1).result("train", 0)["outputs"]["weight"]}
     assert weight == 320 + 319
+
+
+def test_clients_of_no_weight_are_a_named_outcome(make_run: MakeRun) -> None:
+    folder = make_run().folder
+    rows = (folder / "fleet.csv").read_text().splitlines()
+    shares = ["share", *["0"] * 5, "1"]
+    fleet = "\n".join(f"{row},{share}" for row, share in zip(rows, shares, strict=True)) + "\n"
+    custom = {"shard_size": 2, "aggregation": {"min_quorum": 2, "weights": "custom", "weight_column": "share"}}
+    write_job(folder, orchestration_config=custom)
+    (folder / "fleet.csv").write_text(fleet)
+    (folder / "data" / "c5.csv").unlink()
+    bundle = load_job(folder)
+    run = open_run(compile_plan(bundle), bundle, str(folder / "store"))
+    took = one_round(run)
+    assert (took["participants"], took["quorum_met"]) == (5, False)
+    assert took["withheld"] == "no client that gave an update has a weight"
+
+
+@pytest.mark.parametrize("rule", [None, "median", "trimmed_mean", "multi_krum"])
+def test_a_fifth_of_the_clients_turns_the_mean_around_and_not_the_robust_rules(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch, rule: str | None
+) -> None:
+    hostile(monkeypatch, ("c3",), lambda tensor: -8 * tensor)  # one of six here
+    settings = {"krum_config": {"exclude_furthest": 1}, "trimmed_mean_config": {"trim_ratio": 0.2}}
+    robust = {"byzantine_robust": {"enabled": True, "method": rule, **settings}}
+    run = make_run(
+        aggregation_config=None if rule is None else robust,
+        orchestration_config={"shard_size": 3, "aggregation": {"min_quorum": 5}},
+        min_clients=5,
+        num_rounds=4,
+    )
+    simulate(compile_plan(load_job(run.folder)), run)
+    auc = read_result(run).metrics["auc"]
+    assert auc < 0.5 if rule is None else auc > 0.65
+
+
+def test_an_optimizer_of_the_server_goes_with_masks(make_run: MakeRun) -> None:
+    """It sees the sum that the masks show, which is that of the open updates but for quantisation."""
+    changes: dict[str, Any] = {"algorithm": "FedAdam", "min_clients": 4, "num_rounds": 2}
+    masks = {"enabled": True, "threshold": 3, "dropout_tolerance": 2}
+    models = []
+    for secure in (False, masks):
+        run = make_run(secure_aggregation=secure, **changes)
+        simulate(compile_plan(load_job(run.folder)), run)
+        models.append(read_model(run.store, read_result(run).model_digest))
+        assert set(server_state(run, 2)) == {f"{kind}/{name}" for kind in "mv" for name in models[0]}
+    for name in models[0]:
+        torch.testing.assert_close(models[0][name], models[1][name], rtol=0, atol=1e-4)
+
+
+def test_a_round_that_does_not_count_leaves_the_servers_optimizer_as_it_was(make_run: MakeRun) -> None:
+    checks = [{"name": "gradient_norm", "threshold": 1e-9, "action": "exclude"}]
+    run = make_run(algorithm="FedYogi", aggregation_config={"quality_checks": {"checks": checks}})
+    assert not one_round(run)["quorum_met"]
+    assert all(float(tensor.abs().max()) == 0 for name, tensor in server_state(run, 1).items() if name[0] == "m")
+
+
+def test_what_became_of_updates_is_shown_while_a_run_goes_on(make_run: MakeRun) -> None:
+    checks = [
+        {"name": "gradient_norm", "threshold": 1e-9, "action": "flag"},
+        {"name": "data_poisoning_score", "threshold": 0.999, "action": "exclude"},
+    ]
+    run = make_run(aggregation_config={"quality_checks": {"checks": checks}}, num_rounds=1)
+    plan = compile_plan(load_job(run.folder))
+    shown = io.StringIO()
+    with ProgressDisplay(plan, shown) as display:
+        simulate(plan, run, display)
+    assert "round 1: flagged c0 and 5 more: gradient_norm is 0." in shown.getvalue()
+    assert "(gradient_norm)" in shown.getvalue()
+
+
+def test_clients_after_the_deadline_of_their_shard_are_dropouts(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def takes_an_hour(order: Any, client: str, *rest: Any) -> ClientUpdate:
+        nonlocal now
+        given = fit(order, client, *rest)
+        now += 3600.0
+        return given
+
+    monkeypatch.setattr(train, "fit", takes_an_hour)
+    monkeypatch.setattr(train.time, "monotonic", lambda: now)
+    orchestration = {"shard_size": 3, "aggregation": {"min_quorum": 2}, "timing": {"max_wait_time": 90}}
+    took = one_round(make_run(orchestration_config=orchestration))
+    late = "late: the shard's deadline of 5400 s has passed"
+    assert took["dropouts"] == [{"client": client, "reason": late} for client in ("c2", "c5")]
+    assert (took["participants"], took["quorum_met"]) == (4, True)

@@ -4,6 +4,7 @@ import re
 from collections.abc import Callable
 from dataclasses import replace
 from html.parser import HTMLParser
+from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
 
@@ -18,8 +19,10 @@ from fedloom.tasks.errors import RunError
 from fedloom.tasks.reporting.card import escaped, model_card
 from fedloom.tasks.reporting.data import RunRecord, read_run
 from fedloom.tasks.reporting.files import report_files
+from fedloom.tasks.reporting.metrics_text import metrics_csv, metrics_prom
 from fedloom.tasks.reporting.page import report_page
 from fedloom.tasks.step import Run
+from fedloom.tasks.store import RunStore
 
 EVIL = "<script>alert('x')</script>&\"`[a](http://evil.example)![b](http://evil.example/b.png)"
 ANALYSIS: dict[str, Any] = {
@@ -187,6 +190,28 @@ def test_a_run_that_has_not_ended_says_so(make_run: Callable[..., Run]) -> None:
     assert "Not ended 3 of at most 3 rounds are done" in Page(report_page(stopped)).text
 
 
+def test_a_run_killed_after_any_write_can_be_reported_on(ended: Callable[..., Run], tmp_path: Path) -> None:
+    run = ended(num_rounds=2)
+    folder, cut = run.store.local_folder, RunStore(str(tmp_path / "cut"))
+    assert folder is not None
+    written = sorted((path for path in folder.rglob("*.*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
+    states = []
+    for number, path in enumerate(written):
+        cut.write(path.relative_to(folder).as_posix(), path.read_bytes())
+        if not cut.exists(run.key("plan.json")):
+            continue
+        record = read_run(cut, run.run_id)
+        states.append(record.state)
+        assert record.run_id in model_card(record)
+        assert metrics_csv(record).count("\n") == len(record.rounds) + 1
+        metrics_prom(record)
+        if number % 9 == 0:
+            Page(report_page(record))
+    assert states[0] == "running"
+    assert states[-1] == "ended"
+    assert len(states) > 20
+
+
 def test_a_run_that_failed_says_why_until_it_goes_on(make_run: Callable[..., Run]) -> None:
     run = make_run()
     holdout = run.folder / "holdout.csv"
@@ -224,6 +249,21 @@ def test_a_baseline_is_marked_never_released_and_shows_what_privacy_costs(make_r
     assert f"and {there:.4f} without privacy: privacy costs {there - here:.4f}" in text
     assert "differ in more than privacy" not in text
     assert "training losses are not seen" in text
+
+
+def test_who_was_lost_or_set_apart_is_counted_with_the_reasons(ended: Callable[..., Run]) -> None:
+    record = record_of(ended(num_rounds=2))
+    first, second = record.rounds
+    lost = [{"client": "c1", "reason": "it is late"}, {"client": "c2", "reason": "it is late"}]
+    lines = (
+        {**first, "dropouts": lost, "excluded": [{"client": "c4", "reason": "far from the others"}]},
+        {**second, "dropouts": lost[:1], "flagged": ["c5"], "quorum_met": False, "learning_rate": 0.5},
+    )
+    text = Page(report_page(replace(record, rounds=lines))).text
+    assert "it is late train 3 1, 2 c1, c2" in text
+    assert "far from the others excluded 1 1 c4" in text
+    assert "– flagged 1 2 c5" in text
+    assert "The model stayed as it was in round 2:" in text
 
 
 def test_who_was_drawn_is_not_told_where_privacy_counts_on_it(ended: Callable[..., Run]) -> None:

@@ -12,8 +12,10 @@ from fedloom.tasks.secure_aggregation.identity import Identity, IdentityKey
 from fedloom.tasks.secure_aggregation.messages import (
     Advert,
     MaskRequest,
+    Reveal,
     RevealRequest,
     ShareRequest,
+    Shares,
     SurvivorsRequest,
     Terms,
     decode,
@@ -64,6 +66,50 @@ def test_different_survivors_for_different_clients() -> None:
     forged = {n: decode(Confirmation, signed[n], None).signature for n in names[1:]}
     with pytest.raises(RefusedError, match="does not fit its identity key"):
         party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=forged).encode())
+
+
+def test_a_neighbour_whose_shares_never_came_is_not_named() -> None:
+    party = Party(6, threshold=3)
+    party.advertise()
+    party.share()
+    request = decode(MaskRequest, party.server.mask_request("c000"), None)
+    without = {name: sealed for name, sealed in request.sealed.items() if name != "c005"}
+    client, names = party.clients["c000"], sorted(party.identities)
+    client.mask(request.model_copy(update={"sealed": without}).encode(), party.vector("c000"))
+    for alive, dropped in ((names, []), (names[:5], ["c005"])):
+        with pytest.raises(RefusedError, match="'c005' is named, and its shares never came"):
+            client.confirm(survivors(party, alive, dropped).encode())
+
+
+def test_only_surviving_neighbours_confirm() -> None:
+    """One that dropped out and works with the server signs too: it does not make up for an honest one."""
+    party = Party(6, threshold=4)
+    party.advertise()
+    party.share()
+    party.mask(["c005"])
+    party.confirm(["c004"])
+    request = decode(RevealRequest, party.server.reveal_request("c000"), None)
+    assert len(request.signatures) == 3
+    named = survivors(party, sorted(party.identities)[:5], ["c005"])
+    more = {**request.signatures, "c005": party.identities["c005"].sign(named.signed())}
+    with pytest.raises(RefusedError, match="confirmations of clients that are no surviving neighbours"):
+        party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=more).encode())
+    own = {**request.signatures, "c000": party.identities["c000"].sign(named.signed())}
+    with pytest.raises(RefusedError, match="no surviving neighbours"):
+        party.clients["c000"].reveal(RevealRequest(session=party.terms.session, signatures=own).encode())
+
+
+def test_of_each_neighbour_one_kind_of_share_is_revealed() -> None:
+    """Both would open its vector."""
+    party = Party(8, threshold=4)
+    party.advertise(["c005"])
+    party.share(["c006"])
+    party.mask(["c007"])
+    party.confirm()
+    party.reveal()
+    for name, reveal in party.server.reveals.items():
+        assert set(reveal.self_mask) == {"c000", "c001", "c002", "c003", "c004"} - {name}
+        assert set(reveal.mask_key) == {"c007"}  # and of those who never shared, nothing
 
 
 @pytest.mark.parametrize("stage", ["advertise", "share", "mask", "confirm", "reveal"])
@@ -292,6 +338,35 @@ def test_garbage_is_refused_on_both_sides(garbage: bytes) -> None:
     with pytest.raises(AbortError):
         party.server.take_shares({name: garbage for name in party.identities})
     assert party.server.refused.keys() == party.identities.keys()
+
+
+def test_a_client_that_answers_something_else_is_a_dropout() -> None:
+    party = Party(8, threshold=4)
+    advert = decode(Advert, party.clients["c000"].advertise(party.terms.encode()), None)
+    posing = advert.model_copy(update={"client": "c001"})
+    signed = posing.model_copy(update={"signature": party.identities["c000"].sign(posing.signed())})
+    with pytest.raises(AbortError):
+        party.server.take_adverts({"c000": signed.encode()})
+    assert party.server.refused.pop("c000") == "an advert of 'c001'"
+    party.advertise()
+    shares = {n: c.share(party.server.share_request(n)) for n, c in party.clients.items()}
+    first = decode(Shares, shares["c000"], None)
+    some = {name: sealed for name, sealed in first.sealed.items() if name != "c001"}
+    shares["c000"] = first.model_copy(update={"sealed": some}).encode()
+    shares["c001"] = shares["c002"]
+    party.server.take_shares(shares)
+    assert party.server.refused == dict.fromkeys(("c000", "c001"), "shares that are not for its neighbours")
+    party.mask()
+    party.confirm()
+    reveals = {n: party.clients[n].reveal(party.server.reveal_request(n)) for n in party.server.confirmations}
+    reveals["c002"] = reveals["c003"]
+    more = decode(Reveal, reveals["c004"], None)
+    of_stranger = {**more.self_mask, "c000": more.self_mask["c005"]}
+    reveals["c004"] = more.model_copy(update={"self_mask": of_stranger}).encode()
+    party.server.take_reveals(reveals)
+    assert {n: party.server.refused[n] for n in ("c002", "c004")} == dict.fromkeys(
+        ("c002", "c004"), "shares that nobody asked for"
+    )
 
 
 def test_an_unknown_client_is_not_part_of_it() -> None:

@@ -9,11 +9,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fedloom.tasks.secure_aggregation import keys, two_server
+from fedloom.tasks.secure_aggregation.client import CLOSED, RefusedError
 from fedloom.tasks.secure_aggregation.keys import public_of
-from fedloom.tasks.secure_aggregation.messages import MessageError
+from fedloom.tasks.secure_aggregation.messages import MessageError, make_terms
 from fedloom.tasks.secure_aggregation.server import AbortError
 from fedloom.tasks.secure_aggregation.state import MemoryState
-from fedloom.tasks.secure_aggregation.two_server import FIRST, SECOND, HalfServer, split_vector
+from fedloom.tasks.secure_aggregation.two_server import FIRST, SECOND, HalfServer, split_once, split_vector
 from tests.tasks.secure_aggregation.party import Party
 
 Sent = dict[str, dict[str, bytes]]
@@ -84,3 +86,50 @@ def test_terms_and_vectors_that_do_not_fit() -> None:
         split_vector(party.terms, name, identity, party.registry, {**public, SECOND: public[FIRST]}, vector)
     with pytest.raises(MessageError, match="is not the session's"):
         split_vector(party.terms, name, identity, party.registry, public, vector[:-1])
+
+
+def test_a_client_of_the_fleet_that_is_not_in_the_session_is_refused() -> None:
+    party, private = Party(4), os.urandom(32)
+    terms = make_terms(party.registry, "three of four", ("c000", "c001", "c002"), 2, 2, 3, 32, 5)
+    mine = os.urandom(32)
+    shared = keys.exchange(mine, public_of(private))
+    sealed = public_of(mine) + keys.seal(shared, terms.session, "c003", FIRST, bytes(16))
+    message = party.identities["c003"].sign(two_server._signed(terms, "c003", FIRST, sealed)) + sealed
+    server = HalfServer(FIRST, terms, party.registry, private, MemoryState())
+    assert server.check({"c003": message}) == []
+    assert server.refused == {"c003": "'c003' is not part of the session"}
+
+
+def test_what_a_client_seals_has_the_size_of_a_half() -> None:
+    party = Party(4)
+    first, second, _ = pair(party)
+    for server, plain, why in ((first, bytes(15), "no key of a stream"), (second, bytes(20), "another session")):
+        mine = os.urandom(32)
+        shared = keys.exchange(mine, public_of(server.private))
+        sealed = public_of(mine) + keys.seal(shared, party.terms.session, "c000", server.which, plain)
+        signed = two_server._signed(party.terms, "c000", server.which, sealed)
+        assert server.check({"c000": party.identities["c000"].sign(signed) + sealed}) == []
+        assert why in server.refused["c000"]
+
+
+def test_a_server_that_is_shown_other_terms_gives_nothing() -> None:
+    party = Party(5, survivors=4)
+    first, _, sent = pair(party)
+    first.terms = party.terms.model_copy(update={"survivors": 3})
+    for ask in (lambda: first.check(sent[FIRST]), lambda: first.add(sent[FIRST], ["c000", "c001", "c002"])):
+        with pytest.raises(AbortError, match="does not follow from its terms"):
+            ask()
+
+
+def test_a_session_that_asks_again_gets_the_same_halves() -> None:
+    party, state = Party(4), MemoryState()
+    name, public = "c000", {FIRST: public_of(os.urandom(32)), SECOND: public_of(os.urandom(32))}
+    identity, vector = party.identities[name], party.vector(name).tobytes()
+    with pytest.raises(RefusedError, match="c000: its update is gone"):
+        split_once(party.terms, name, identity, party.registry, public, state, None)
+    made = split_once(party.terms, name, identity, party.registry, public, state, vector)
+    assert split_once(party.terms, name, identity, party.registry, public, state, None) == made
+    assert split_once(party.terms, name, identity, party.registry, public, state, bytes(20)) == made
+    state.save(CLOSED, b"")
+    with pytest.raises(RefusedError, match="c000: the session is closed"):
+        split_once(party.terms, name, identity, party.registry, public, state, vector)

@@ -185,6 +185,16 @@ def test_places_are_kept_for_clients_that_seldom_take_part() -> None:
     assert decision.chosen.sum() == 4
 
 
+def test_places_that_no_seldom_client_takes_go_to_those_that_are_owed_one() -> None:
+    wanted = recipe(target=2, fairness=fair(at_least=2, tail_rate=0.5))
+    before = tally(1, 2, 2, 2)
+    before.counts["in_period"][:] = [1, 1, 2, 2]  # the first two are owed a place, and below the average
+    assert cohort(decide(fleet(x=(1,) * 4), wanted, before, luck())) == [0, 1]
+    before.counts["in_period"][:] = [1, 1, 1, 1]  # nobody is below the average
+    decision = decide(fleet(x=(1,) * 4), wanted, before, luck())
+    assert {decision.turns[turn] for turn in decision.turn if turn >= 0} == {"owed a place in this period"}
+
+
 def test_exploration_is_a_share_of_the_places() -> None:
     wanted = recipe(algorithm="importance_sampling", score=(("quantity", 1.0),), target=5, exploration=0.3)
     roster = fleet(data_samples=(1,) * 50)
