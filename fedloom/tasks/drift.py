@@ -6,6 +6,7 @@ The reference holds bins and quantiles of each signal in the data's own units: a
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -57,14 +58,19 @@ def samples_of(windows: Windows, spec: WindowSpec) -> dict[str, NDArray[np.float
     if not spec.mean:
         return values
     scales = zip(spec.signals, spec.mean, spec.std, strict=True)
-    return {name: values[name] * std + mean for name, mean, std in scales}
+    return {name: _unscaled(values[name], mean, std) for name, mean, std in scales}
+
+
+def _unscaled(values: NDArray[np.float64], mean: float, std: float) -> NDArray[np.float64]:
+    """Standardising in float32 moves a value by a rounding: what was equal, as a sensor's zero, is made equal again."""
+    return np.round(values * std + mean, 5 - math.floor(math.log10(std)))
 
 
 def reference(values: NDArray[np.float64]) -> Reference:
     """Ten bins of equal shares where the values allow it; a value that fills whole bins gets one of its own."""
     cuts = np.quantile(values, np.arange(1, BINS) / BINS)
     edges, repeated = np.unique(cuts, return_counts=True)
-    # Standardising and back moves a value by a rounding, which must not carry it over the edge of its own bin.
+    # Another contract's rounding must not carry a value over the edge of its own bin.
     room = 1e-5 * np.maximum(np.abs(edges), values.std()) + 1e-12
     atoms = (repeated > 1) | (len(edges) == 1)
     edges = np.unique(np.concatenate([edges[~atoms], (edges - room)[atoms], (edges + room)[atoms]]))

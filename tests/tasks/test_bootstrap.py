@@ -186,3 +186,16 @@ def test_what_is_drawn_together(held_out: Windows, stride: int, codes: list[int]
     found, shared = clusters_of(held_out, 4, stride)
     assert found.tolist() == codes
     assert shared == unit
+
+
+@pytest.mark.parametrize("name", ["mae", "rmse", "r2"])
+def test_regression_metrics_of_one_resample_are_those_of_the_data(name: str) -> None:
+    rng = np.random.default_rng(5)
+    y = (1e4 + rng.normal(size=60)).astype(np.float32)  # far from zero: squares must not drown the spread
+    sample = Sample("regression", y, y + rng.normal(scale=0.3, size=60), 0.5, np.arange(60) // 3)
+    known = statistic(name, sample)
+    assert known is not None
+    drawn = rng.integers(0, 3, size=20)
+    rows = np.repeat(np.arange(60), drawn[sample.clusters])
+    expected = compute((name,), "regression", y[rows], sample.scores[rows], 0.5, 0.0).values[name]
+    assert known.values(drawn[None].astype(np.float32))[0] == pytest.approx(expected, rel=1e-6)

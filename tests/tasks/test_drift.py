@@ -91,6 +91,23 @@ def test_drift_does_not_hang_on_the_nominal_values_of_the_contract() -> None:
     assert all(one["psi"] < 1e-3 for one in found.values())
 
 
+def test_a_sensor_at_rest_is_at_rest_under_other_nominal_values() -> None:
+    rng = np.random.default_rng(0)
+    raw = np.where(rng.random((300, 4, 1)) < 0.8, 0.0, rng.normal(size=(300, 4, 1)))
+
+    def standardised(mean: float, std: float) -> tuple[Windows, WindowSpec]:
+        return Windows(((raw - mean) / std).astype(np.float32), None), WindowSpec(
+            ("a",), 4, 4, mean=(mean,), std=(std,)
+        )
+
+    then, now = standardised(0.1, 0.7), standardised(0.37, 1.3)
+    data = json.loads(baseline_file([then[0]], then[1], ["old.csv"]))["signals"]["a"]
+    baseline = Baseline({"a": Reference(**{key: tuple(value) for key, value in data.items()})}, "")
+    found = measure_drift(baseline, *now)["a"]
+    assert found["psi"] < 1e-3
+    assert found["ks"] < 0.01
+
+
 def broken(**changes: Any) -> bytes:
     good: dict[str, Any] = {"edges": [0.0], "shares": [0.5, 0.5], "quantiles": list(range(10))}
     return json.dumps({"format": "fedloom-baseline-1", "signals": {"a": {**good, **changes}}}).encode()
