@@ -32,7 +32,7 @@ _OWN = re.compile(
     r"|scaffold/(?:server|[0-9a-f]{32})/[0-9a-f]{64}\.safetensors"
 )
 """Names below a run that fedloom writes."""
-_FOLDERS = ("runs", "models", "fleets", "archive", "ledger")
+_FOLDERS = ("runs", "models", "fleets", "archive", "ledger", "history")
 _LARGEST = 1_000_000
 """Objects in other folders that may refer to runs and models are small; larger ones are not read."""
 _RECORD = ("plan.json", "about.json", "summary.json", "failure.json")
