@@ -29,9 +29,10 @@ from fedloom.tasks.store import Entry, RunStore
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OWN = re.compile(
     r"[a-z_]+\.json|round\.jsonl|summary\.md|report\.html|round-\d{5}/(?:[a-z_]+/)?[^/]+\.(?:json|safetensors|ring)"
+    r"|scaffold/(?:server|[0-9a-f]{32})/[0-9a-f]{64}\.safetensors"
 )
 """Names below a run that fedloom writes."""
-_FOLDERS = ("runs", "models", "fleets", "archive", "ledger")
+_FOLDERS = ("runs", "models", "fleets", "archive", "ledger", "history")
 _LARGEST = 1_000_000
 """Objects in other folders that may refer to runs and models are small; larger ones are not read."""
 _RECORD = ("plan.json", "about.json", "summary.json", "failure.json")

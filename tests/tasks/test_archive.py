@@ -202,6 +202,14 @@ def test_what_fedloom_did_not_write_stays(three: list[Run]) -> None:
     assert not store.exists(three[1].key("plan.json"))
 
 
+def test_control_variates_belong_to_their_run(make_run: Callable[..., Run]) -> None:
+    run = make_run(algorithm="SCAFFOLD", hyperparameters={"learning_rate": 0.1, "optimizer": "SGD"}, num_rounds=2)
+    simulate(compile_plan(load_job(run.folder)), run)
+    assert any("/scaffold/" in key for key in keys(run.store))
+    (fate,) = look(run.store).runs
+    assert fate.others == ()
+
+
 def test_a_run_that_anything_else_in_the_store_names_stays(three: list[Run]) -> None:
     store = three[1].store
     store.write_json("rollouts/tiny.json", {"from": three[1].run_id})
