@@ -101,8 +101,18 @@ PRIVATE = {
 }
 
 
+SINGLE: dict[str, Any] = {
+    **PLAIN,
+    "algorithm": "FedAdam",
+    "aggregation_config": {
+        "byzantine_robust": "multi_krum",
+        "quality_checks": {"checks": [{"name": "loss_improvement", "min_improvement": -1.0, "action": "exclude"}]},
+    },
+}
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("changes", [PLAIN, PRIVATE], ids=["plain", "masks and noise"])
+@pytest.mark.parametrize("changes", [PLAIN, PRIVATE, SINGLE], ids=["plain", "masks and noise", "single updates"])
 def test_the_same_model_in_process_on_prefect_and_step_by_step(
     tmp_path: Path, prefect: str, quiet_environment: dict[str, str], changes: dict[str, Any]
 ) -> None:

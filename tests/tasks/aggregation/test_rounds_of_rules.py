@@ -18,6 +18,7 @@ from fedloom.flows.result import read_result
 from fedloom.flows.runs import open_run
 from fedloom.specs.bundle import load_job
 from fedloom.tasks import train
+from fedloom.tasks.aggregation.updates import read_updates
 from fedloom.tasks.client import ClientUpdate, fit
 from fedloom.tasks.model_store import bytes_to_tensors, read_model
 from fedloom.tasks.step import Place, Run, run_step
@@ -260,6 +261,18 @@ def test_an_optimizer_of_the_server_goes_with_masks(make_run: MakeRun) -> None:
         assert set(server_state(run, 2)) == {f"{kind}/{name}" for kind in "mv" for name in models[0]}
     for name in models[0]:
         torch.testing.assert_close(models[0][name], models[1][name], rtol=0, atol=1e-4)
+
+
+def test_where_records_are_private_the_server_sees_noisy_updates_and_no_losses(make_run: MakeRun) -> None:
+    noise = {"enabled": True, "mechanism": "DP-SGD", "noise_multiplier": 1.0, "max_grad_norm": 1.0, "delta": 1e-5}
+    run = make_run(differential_privacy=noise, num_rounds=1, aggregation_config={"byzantine_robust": "median"})
+    simulate(compile_plan(load_job(run.folder)), run)
+    place = Place(run, 1)
+    given = [u for shard in range(3) for u in read_updates(place.file("train", "updates", shard), "updates")]
+    assert [update.client for update in given] == [f"c{i}" for i in range(6)]
+    assert all(update.loss is None and update.loss_before is None for update in given)
+    assert json.loads(place.file("aggregate", "quality"))["shares"] is None
+    assert place.result("aggregate")["outputs"]["train_loss"] is None
 
 
 def test_custom_weights_go_with_masks(make_run: MakeRun) -> None:
