@@ -49,7 +49,7 @@ def evaluation_recipe(job: Job) -> EvaluationRecipe:
         patience=watched.patience if watched else None,
         min_delta=watched.min_delta if watched else 0.0,
         stratify_by=holdout.stratify_by if holdout is not None else (),
-        groups=tuple(dict.fromkeys((*held_out_columns(job), *fairness_columns(job)))),
+        groups=_groups(job),
         fairness=_fairness(job),
         drift=_drift(asked),
         robustness=_robustness(asked),
@@ -68,7 +68,13 @@ def fairness_columns(job: Job) -> tuple[str, ...]:
     rule = job.validation.bias_fairness
     if rule is None or not rule.enabled:
         return ()
-    return rule.disaggregate_by or held_out_columns(job)
+    return rule.disaggregate_by or job.validation.disaggregate_by
+
+
+def _groups(job: Job) -> tuple[str, ...]:
+    if job.kind == "evaluate":
+        return ()
+    return tuple(dict.fromkeys((*held_out_columns(job), *fairness_columns(job))))
 
 
 def _fairness(job: Job) -> GapRecipe | None:

@@ -23,7 +23,7 @@ def judgement(job: Job) -> Iterator[Finding]:
     yield from _fairness(job)
     yield from _drift(asked)
     label, columns = job.model.output_schema.label_column, (*held_out_columns(job), *fairness_columns(job))
-    if label in columns:
+    if label in columns and job.kind != "evaluate":
         yield "job", (_AT,), f"groups are formed by {label!r}, the label: within a group it says nothing", None
 
 
@@ -33,7 +33,7 @@ def _without_holdout(job: Job) -> Iterator[Finding]:
         return
     sections = {
         "disaggregate_by": bool(held_out_columns(job)),
-        "bias_fairness": asked.bias_fairness is not None and asked.bias_fairness.enabled,
+        "bias_fairness": job.kind != "evaluate" and asked.bias_fairness is not None and asked.bias_fairness.enabled,
         "drift_detection": asked.drift_detection is not None and asked.drift_detection.enabled,
         "robustness": asked.robustness is not None,
         "confidence": asked.confidence is not None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import replace
 
+from fedloom.flows.evaluation import fairness_columns
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.job import Job
 from fedloom.specs.problems import SpecError
@@ -15,6 +16,8 @@ from fedloom.tasks.recipe import Bound, EvaluationRecipe, GivenRecipe, Measuring
 MOST_GROUPS = 100
 _SECURE: Trail = ("privacy_config", "secure_aggregation")
 _NOISE: Trail = ("privacy_config", "differential_privacy")
+_GROUPS: Trail = ("validation_config", "disaggregate_by")
+_FAIR: Trail = ("validation_config", "bias_fairness", "disaggregate_by")
 _SOURCE: Trail = ("model_config", "model_source")
 
 
@@ -58,10 +61,13 @@ def kind_lacks(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]
 
 def _columns(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]]:
     """Groups are formed by fleet columns, and are few: a group of one client for each would tell nothing more."""
-    fleet = bundle.fleet
-    for i, column in enumerate(bundle.job.validation.disaggregate_by if fleet is not None else ()):
-        assert fleet is not None
-        at: Trail = ("validation_config", "disaggregate_by", i)
+    fleet, asked = bundle.fleet, bundle.job.validation
+    if fleet is None:
+        return
+    places: list[tuple[Trail, str]] = [((*_GROUPS, i), name) for i, name in enumerate(asked.disaggregate_by)]
+    if asked.bias_fairness is not None and asked.bias_fairness.enabled:
+        places += [((*_FAIR, i), name) for i, name in enumerate(asked.bias_fairness.disaggregate_by)]
+    for at, column in places:
         if column not in fleet.attributes:
             has = ", ".join(fleet.attributes) or "none"
             yield "job", at, f"the fleet has no column {column!r}", f"its columns: {has}"
@@ -103,7 +109,7 @@ def measuring_recipe(job: Job, evaluation: EvaluationRecipe) -> MeasuringRecipe 
         return None
     asked = {canonical_metric(metric.name): metric.aggregation for metric in job.validation.metrics}
     combine = tuple((name, asked.get(name) or "weighted_average") for name in of_predictions(evaluation.metrics))
-    return MeasuringRecipe(combine, job.validation.disaggregate_by)
+    return MeasuringRecipe(combine, tuple(dict.fromkeys((*job.validation.disaggregate_by, *fairness_columns(job)))))
 
 
 def judged_twice(job: Job, evaluation: EvaluationRecipe) -> EvaluationRecipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -66,17 +67,17 @@ def analyse(place: Place) -> Analysis:
     run, recipe = place.run, place.run.recipe
     state = read_model(run.store, place.result("aggregate")["outputs"]["model_digest"])
     size, parameters = len(tensors_to_bytes(state)), sum(tensor.numel() for tensor in state.values())
-    evaluated = place.result("evaluate")["outputs"]
+    evaluated, names = place.result("evaluate")["outputs"], of_predictions(recipe.evaluation.metrics)
+    groups = _client_groups(place)
     if recipe.evaluation.holdout is None or not evaluated["finite"]:
-        return Analysis(size, parameters)
+        return Analysis(size, parameters, groups=groups, gaps=_gaps(groups, names))
     windows = read_holdout(run, recipe)
     predictions = predict(recipe, state, windows)
     clusters, drawn_by = clusters_of(windows, recipe.inputs.window_size, recipe.inputs.stride)
     sample = sample_of(recipe, state, windows, predictions, clusters)
-    names = of_predictions(recipe.evaluation.metrics)
     defined = tuple(name for name in names if name in evaluated["metrics"])
     rng = np.random.default_rng(seed_sequence(recipe.seed, "intervals"))
-    groups = _groups(recipe, state, windows, predictions)
+    groups = groups or _groups(recipe, state, windows, predictions)
     return Analysis(
         size,
         parameters,
@@ -85,7 +86,7 @@ def analyse(place: Place) -> Analysis:
         drawn_by,
         intervals(defined, sample, level_of(recipe), rng),
         groups,
-        {column: apart for column, found in groups.items() if (apart := gaps(found, names))},
+        _gaps(groups, names),
         _robustness(recipe, state, windows),
         _drift(place),
         latency(recipe, state, windows),
@@ -115,6 +116,20 @@ def _groups(recipe: Recipe, state: State, windows: Windows, predictions: Predict
         return measure_predictions(recipe, part, Predictions(predictions.scores[rows], loss))
 
     return by_group(recipe.evaluation.groups, names, windows, measure_rows)
+
+
+def _client_groups(place: Place) -> dict[str, dict[str, Group]]:
+    """In an evaluation, the groups of clients by fleet column; there are none in other kinds of job."""
+    found: dict[str, dict[str, Group]] = {}
+    if place.run.recipe.measuring is not None:
+        for row in json.loads(place.file("aggregate", "groups")):
+            group = Group(row["windows"], row["metrics"], row["undefined"])
+            found.setdefault(row["column"], {})[row["value"]] = group
+    return found
+
+
+def _gaps(groups: dict[str, dict[str, Group]], names: tuple[str, ...]) -> dict[str, dict[str, Gap]]:
+    return {column: apart for column, found in groups.items() if (apart := gaps(found, names))}
 
 
 def _robustness(recipe: Recipe, state: State, windows: Windows) -> dict[str, Metrics]:

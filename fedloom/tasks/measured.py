@@ -54,6 +54,7 @@ def combine_figures(place: Place) -> StepResult:
             "update_norm": None,
             "bytes_up": sum(len(json.dumps(own)) for own in figures.values()),
             "aborted": None,
+            "withheld": None,
             "epsilon": None,
             "session": None,
             "clip": None,

@@ -22,6 +22,8 @@ from fedloom.specs.bundle import load_job
 from fedloom.specs.problems import SpecError
 from fedloom.tasks import measure
 from fedloom.tasks.errors import ConfigurationError, RunError
+from fedloom.tasks.reporting.data import read_run
+from fedloom.tasks.reporting.page import report_page
 from fedloom.tasks.step import Place, Run
 from tests.conftest import CLIENTS, write_job
 
@@ -162,6 +164,13 @@ def test_pooled_metrics_are_those_of_all_windows_together(tmp_path: Path, traine
     assert together.participation == {"asked": 1, "updates": 1}
 
 
+def test_what_is_read_of_an_aggregation_is_there_in_an_evaluation_too(tmp_path: Path, trained: Path) -> None:
+    _, _, run = run_job(eval_job(tmp_path / "ev", trained), tmp_path / "store")
+    (trained_run,) = (tmp_path / "trained-store" / "runs").iterdir()
+    updates = json.loads((trained_run / "round-00001" / "aggregate.json").read_text())["outputs"]
+    assert updates.keys() <= Place(run, 1).result("aggregate")["outputs"].keys()
+
+
 def test_groups_of_clients_are_those_of_a_fleet_column(tmp_path: Path, trained: Path) -> None:
     folder = eval_job(tmp_path / "ev", trained, validation_config={"disaggregate_by": ["site"]})
     rows = (folder / "fleet.csv").read_text().splitlines()
@@ -174,6 +183,22 @@ def test_groups_of_clients_are_those_of_a_fleet_column(tmp_path: Path, trained: 
     figures = json.loads(Place(run, 1).file("aggregate", "clients"))
     assert groups["north"]["metrics"]["f1_score"] == min(figures[c]["metrics"]["f1_score"] for c in CLIENTS[:3])
     assert "site" in (tmp_path / "store" / run.key("summary.md")).read_text()
+
+
+@pytest.mark.parametrize(("threshold", "outcome"), [(0.9, "pass"), (1e-6, "fail")])
+def test_groups_of_clients_may_be_compared(tmp_path: Path, trained: Path, threshold: float, outcome: str) -> None:
+    rule = {"enabled": True, "disaggregate_by": ["site"], "fairness_threshold": threshold}
+    folder = eval_job(tmp_path / "ev", trained, validation_config={"bias_fairness": rule, "holdout_dataset": None})
+    rows = (folder / "fleet.csv").read_text().splitlines()
+    sites = ["site", *["north", "south"] * 3]
+    (folder / "fleet.csv").write_text("\n".join(map(",".join, zip(rows, sites, strict=True))) + "\n")
+    result, _, run = run_job(folder, tmp_path / "store")
+    (check,) = [check for check in result.gate["checks"] if check["name"] == "fairness site"]
+    assert check["outcome"] == outcome
+    page = report_page(read_run(run.store, run.run_id))
+    assert "Measured by the clients" in page
+    assert "and it became the champion" not in page
+    assert "The model keeps its limits" in page or outcome == "fail"
 
 
 def test_a_target_that_the_clients_miss_fails_though_the_holdout_keeps_it(tmp_path: Path, trained: Path) -> None:
