@@ -118,6 +118,7 @@ def test_what_a_champion_needs_stays_and_the_rest_leaves_its_record(three: list[
     carry_out(store, found, silent)
     after = keys(store)
     assert not [key for key in after if key.split("/")[1] in gone and key.startswith("runs/")]
+    assert {key.split("/")[2] for key in after if key.startswith("history/")} == {run.run_id for run in three} - gone
     assert f"models/{holder['model_digest']}.safetensors" in after
     assert {key for key in before if key.startswith(f"runs/{holder['run_id']}/")} <= after
     for run in three:
