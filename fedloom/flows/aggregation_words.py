@@ -51,9 +51,9 @@ def aggregation_notes(bundle: JobBundle) -> list[str]:
     if job.kind == "train" and (asked.staleness_threshold is not None or late):
         found.append("rounds are synchronous: no update is ever stale")
     if asked.over_provision:
-        target = bundle.selector.selection_algorithm.num_clients if bundle.selector is not None else None
-        target = target or job.orchestration.client_selection.target_clients or job.orchestration.max_clients
-        if target >= job.orchestration.max_clients:
+        most, how = job.orchestration.max_clients, bundle.selector.selection_algorithm if bundle.selector else None
+        target = how.num_clients if how else job.orchestration.client_selection.target_clients or most
+        if target >= min(most, (how.max_clients if how else None) or most):
             found.append("over_provision asks for nobody more: the target is max_clients already")
     rule = robust_recipe(job)
     if own is None or rule is None:

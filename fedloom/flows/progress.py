@@ -112,9 +112,11 @@ def _remarks(took: dict[str, Any]) -> list[str]:
             checks.setdefault(remark["check"], []).append(remark)
         found += [
             f"{what} {listed[0]['client']}{f' and {len(listed) - 1} more' if len(listed) > 1 else ''}: "
-            f"{listed[0]['reason']} ({check})"
-            for check, listed in checks.items()
+            f"{listed[0]['reason']}"
+            for listed in checks.values()
         ]
+        if took["remarks"][what] > len(took[what]):
+            found.append(f"{what} in all: {took['remarks'][what]}")
     return found if took["withheld"] is None else [*found, f"no new model: {took['withheld']}"]
 
 

@@ -35,13 +35,14 @@ def selection_recipe(bundle: JobBundle) -> SelectionRecipe:
     how = selector.selection_algorithm if selector else None
     target = how.num_clients if how else chosen.target_clients or orchestration.max_clients
     target = ceil(target * (1 + (orchestration.aggregation.over_provision or 0.0)) - 1e-9)
+    most = min(orchestration.max_clients, (how.max_clients if how else None) or orchestration.max_clients)
     black, grey, watch = (selector.blacklist, selector.greylist, selector.monitoring) if selector else (None,) * 3
     minimum = max((how.min_clients if how else None) or 1, orchestration.min_clients)
     watching = watch is not None and watch.alert_on_low_eligibility
     blocking = black if black is not None and black.enabled else None
     return SelectionRecipe(
         algorithm=how.algorithm if how else chosen.algorithm,
-        target=min(target, orchestration.max_clients),
+        target=min(target, most),
         minimum=minimum,
         criteria=eligibility_tests(selector.eligibility_criteria) if selector else own_criteria(job),
         where=asked_where(job, selector),

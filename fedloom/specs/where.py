@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 _IDENTIFIER = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _AT = re.compile(r"ERROR: <input>:(\d+):(\d+): (.*)")
+_UNKNOWN = re.compile(r"undeclared reference to '([^']+)'")
 _MIXED = re.compile(r"\((?:int, double|double, int)\)")
 
 
@@ -112,20 +113,28 @@ def _kind(values: tuple[Scalar | None, ...]) -> str:
 
 
 def _explained(text: str, types: dict[str, Any]) -> WhereError:
+    """All that the checker found, each with its place in the expression."""
+    found = _AT.findall(text)
+    if not found:
+        return WhereError(_one_line(text))
+    shown, hints = [], []
+    for line, column, message in found:
+        message = message.removesuffix(" [INVALID_ARGUMENT]").removesuffix(" (in container '')")
+        shown.append(f"line {line}, column {column} of the expression: {message}")
+        hints.append(_hint(message, types))
+    return WhereError("; ".join(shown), "; ".join(dict.fromkeys(hint for hint in hints if hint)) or None)
+
+
+def _hint(message: str, types: dict[str, Any]) -> str | None:
     from fedloom.specs.explain import closest
 
-    found = _AT.search(text)
-    if found is None:
-        return WhereError(_one_line(text))
-    message = f"line {found[1]}, column {found[2]} of the expression: {found[3].removesuffix(' [INVALID_ARGUMENT]')}"
-    unknown = re.search(r"undeclared reference to '([^']+)'", text)
+    unknown = _UNKNOWN.search(message)
     if unknown is not None:
         best = closest(unknown[1], list(types))
-        message = message.removesuffix(" (in container '')")
-        return WhereError(message, f"did you mean '{best}'?" if best else f"the fleet's columns: {', '.join(types)}")
-    if _MIXED.search(text):
-        return WhereError(message, "write 3.0 for a column of numbers, 3 for one of integers, or convert by double()")
-    return WhereError(message)
+        return f"did you mean '{best}'?" if best else f"the fleet's columns: {', '.join(types)}"
+    if _MIXED.search(message):
+        return "write 3.0 for a column of numbers, 3 for one of integers, or convert by double()"
+    return None
 
 
 def _one_line(outcome: object) -> str:

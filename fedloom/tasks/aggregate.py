@@ -95,7 +95,7 @@ def _gathered(place: Place, model: State) -> Gathered:
 def optimised(
     place: Place, rule: ServerOptimizerRecipe, model: State, mean: State | None
 ) -> tuple[State | None, Stored]:
-    """What the server's optimiser makes of the mean update, and its state in the store, under its own digest.
+    """What the server's optimiser makes of the mean update, and its state in the store.
 
     The state goes on from the round before; a round that does not count leaves it as it was.
     """
@@ -108,7 +108,7 @@ def optimised(
     change: State | None = None
     if mean is not None:
         change, state = server_step(rule, state, mean)
-    return change, store.write_content("optimizers", MODEL_SUFFIX, tensors_to_bytes(state))
+    return change, store.write(place.key("server_state" + MODEL_SUFFIX), tensors_to_bytes(state))
 
 
 def mean_update(place: Place, gathered: Gathered, clip: float | None) -> State:

@@ -14,7 +14,7 @@ import zipfile
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any
 
@@ -29,9 +29,11 @@ from fedloom.tasks.store import Entry, RunStore
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OWN = re.compile(
     r"[a-z_]+\.json|round\.jsonl|summary\.md|report\.html|round-\d{5}/(?:[a-z_]+/)?[^/]+\.(?:json|safetensors|ring)"
+    r"|scaffold/(?:server|[0-9a-f]{32})/[0-9a-f]{64}\.safetensors"
 )
 """Names below a run that fedloom writes."""
-_FOLDERS = ("runs", "models", "fleets", "archive", "ledger")
+_FOLDERS = ("runs", "models", "fleets", "archive", "ledger", "history", "exports")
+"""Folders whose objects keep no run: a history goes with its run, an export is a copy."""
 _LARGEST = 1_000_000
 """Objects in other folders that may refer to runs and models are small; larger ones are not read."""
 _RECORD = ("plan.json", "about.json", "summary.json", "failure.json")
@@ -48,6 +50,7 @@ class Fate:
         term: How long it is kept; None for what is left of a run that is being removed.
         kept: Why it is kept although, or because; None: it goes.
         objects: Its objects that go.
+        history: What later runs read of it, which goes with it.
         others: Its objects that are not fedloom's, which stay.
     """
 
@@ -58,11 +61,12 @@ class Fate:
     kept: str | None
     objects: tuple[Entry, ...]
     others: tuple[str, ...]
+    history: tuple[Entry, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Size of the objects that go."""
-        return sum(entry.bytes for entry in self.objects)
+        return sum(entry.bytes for entry in (*self.objects, *self.history))
 
 
 @dataclass(frozen=True)
@@ -109,6 +113,10 @@ def survey(store: RunStore, sections: Mapping[str, Section] | None, now: datetim
     for run, reason in pinned.items():
         if run in fates and fates[run].kept is None:
             fates[run] = _keep(fates[run], reason)
+    for entry in store.objects("history"):  # history/JOB/RUN/…
+        run = entry.key.split("/")[2]
+        if run in fates and fates[run].kept is None:
+            fates[run] = replace(fates[run], history=(*fates[run].history, entry))
     return Clearance(tuple(fates[run] for run in sorted(fates)), _shared(store, fates.values(), runs, elsewhere))
 
 
@@ -126,6 +134,7 @@ def carry_out(store: RunStore, found: Clearance, say: Callable[[str], None]) -> 
         say(f"{len(found.shared)} models and rosters are removed")
     for fate in found.going:
         store.delete(f"runs/{fate.run_id}/plan.json")
+        _delete(store, [entry.key for entry in fate.history])
         _delete(store, [entry.key for entry in fate.objects])
         say(f"{fate.run_id} is removed ({len(fate.objects)} objects)")
 
@@ -164,7 +173,7 @@ def _fate(
 
 
 def _keep(fate: Fate, reason: str) -> Fate:
-    return Fate(fate.run_id, fate.job, fate.written, fate.term, reason, fate.objects, fate.others)
+    return replace(fate, kept=reason)
 
 
 def _referred_to(store: RunStore, fates: Mapping[str, Fate], elsewhere: Mapping[str, bytes]) -> dict[str, str]:

@@ -52,7 +52,7 @@ def step(place: Place) -> StepResult:
     files = {"evidence": run.store.stat(key), "rounds": write_rounds(place, now)}
     if stop is not None:
         files["analysis"] = run.store.stat(place.key("analysis.json"))
-    record_round(place)
+    record_round(place, last=stop is not None)
     return StepResult(
         {
             "stop": stop is not None,

@@ -180,6 +180,9 @@ def run_step(run: Run, name: str, round: int = 0, shard: int | None = None) -> O
     except Exception as error:
         _note_failure(place, name, error)
         raise
+    late = place.find(name, shard)
+    if late is not None and "lost" in late:  # given up meanwhile: what was decided without it stays decided
+        raise ShardLostError(late["lost"])
     run.store.write_json(
         key,
         {

@@ -67,7 +67,7 @@ def step(place: Place) -> StepResult:
             controls, noise = variates.of(client), own_noise(place, order, client, windows, "train")
             update = fit(order, client, start, windows, own_model, noise, controls)
             own, norm = client_weight(place, client, update), length(update.delta)
-            if not math.isfinite(norm):  # one such number would be in everyone's sum
+            if not math.isfinite(norm + update.loss):  # one such number would be in everyone's sum
                 raise DropoutError("the update is not finite")
             if recipe.masking is not None:
                 keep_update(place, client, update, own, own_noise(place, order, client, windows, "sum"))

@@ -112,11 +112,21 @@ TWO_SERVERS = {**PRIVATE, "privacy_config": {**PRIVATE["privacy_config"]}}
 TWO_SERVERS["privacy_config"]["secure_aggregation"] = {"enabled": True, "protocol": "two_server"}
 
 
+SINGLE: dict[str, Any] = {
+    **PLAIN,
+    "algorithm": "FedAdam",
+    "aggregation_config": {
+        "byzantine_robust": "multi_krum",
+        "quality_checks": {"checks": [{"name": "loss_improvement", "min_improvement": -1.0, "action": "exclude"}]},
+    },
+}
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "changes",
-    [PLAIN, VARIATES, PRIVATE, TWO_SERVERS],
-    ids=["plain", "SCAFFOLD", "masks and noise", "two servers"],
+    [PLAIN, VARIATES, PRIVATE, TWO_SERVERS, SINGLE],
+    ids=["plain", "SCAFFOLD", "masks and noise", "two servers", "single updates"],
 )
 def test_the_same_model_in_process_on_prefect_and_step_by_step(
     tmp_path: Path, prefect: str, quiet_environment: dict[str, str], changes: dict[str, Any]

@@ -60,6 +60,11 @@ def test_every_client_gets_an_answer(text: str, refusals: list[str]) -> None:
         ("quality\n  > 'x'", "line 2, column 3 of the expression", None),
         ("healthy == 1", "'(bool, int)'", None),
         ("samples", "the expression is of the type int, and must be a bool", None),
+        (
+            "quality > 1 && oprator == 'x'",
+            "column 16 of the expression: undeclared reference to 'oprator'",
+            "write 3.0",
+        ),
         ("import os", "reserved identifier: import", None),
     ],
 )

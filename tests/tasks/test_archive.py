@@ -118,6 +118,7 @@ def test_what_a_champion_needs_stays_and_the_rest_leaves_its_record(three: list[
     carry_out(store, found, silent)
     after = keys(store)
     assert not [key for key in after if key.split("/")[1] in gone and key.startswith("runs/")]
+    assert {key.split("/")[2] for key in after if key.startswith("history/")} == {run.run_id for run in three} - gone
     assert f"models/{holder['model_digest']}.safetensors" in after
     assert {key for key in before if key.startswith(f"runs/{holder['run_id']}/")} <= after
     for run in three:
@@ -200,6 +201,14 @@ def test_what_fedloom_did_not_write_stays(three: list[Run]) -> None:
     carry_out(store, look(store), silent)
     assert {three[1].key("notes.txt"), "models/readme.md", "own/thing.json"} <= keys(store)
     assert not store.exists(three[1].key("plan.json"))
+
+
+def test_control_variates_belong_to_their_run(make_run: Callable[..., Run]) -> None:
+    run = make_run(algorithm="SCAFFOLD", hyperparameters={"learning_rate": 0.1, "optimizer": "SGD"}, num_rounds=2)
+    simulate(compile_plan(load_job(run.folder)), run)
+    assert any("/scaffold/" in key for key in keys(run.store))
+    (fate,) = look(run.store).runs
+    assert fate.others == ()
 
 
 def test_a_run_that_anything_else_in_the_store_names_stays(three: list[Run]) -> None:

@@ -122,7 +122,7 @@ def test_state_of_another_architecture_is_refused() -> None:
 
 def training(optimizer_name: str = "SGD", loss: str = "BCEWithLogitsLoss", **settings: float | bool) -> TrainingRecipe:
     return TrainingRecipe(
-        "FedAvg", optimizer_name, tuple(settings.items()), 0.1, 0.0, loss, (1.0, 3.0), 1, 8, True, 60.0
+        "FedAvg", optimizer_name, tuple(settings.items()), 0.1, 0.0, loss, (1.0, 3.0), 1, 8, True, False, None, 60.0
     )
 
 

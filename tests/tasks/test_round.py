@@ -269,3 +269,22 @@ def test_figures_of_single_clients_are_kept_where_no_privacy_is_promised(make_ru
     figures = client_figures(Place(run, 1))
     assert sorted(figures) == sorted(run.fleet.clients)
     assert all(each["samples"] == 40 and each["norm"] > 0 and each["weight"] == 40 for each in figures.values())
+
+
+def test_a_shard_that_finishes_after_it_was_given_up_stays_lost(
+    make_run: MakeRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = make_run(num_rounds=1)
+    until(run, "distribute")
+    honest = train.fit
+
+    def given_up_meanwhile(order: Any, client: str, *rest: Any) -> Any:
+        record_loss(run, "train", 1, 0, "node gone")
+        return honest(order, client, *rest)
+
+    monkeypatch.setattr(train, "fit", given_up_meanwhile)
+    with pytest.raises(ShardLostError, match="node gone"):
+        run_step(run, "train", 1, 0)
+    found = Place(run, 1).find("train", 0)
+    assert found is not None
+    assert found["lost"] == "node gone"

@@ -62,11 +62,9 @@ class Chart:
     square: bool
 
 
-def lines(
-    title: str, series: Sequence[Series], x: str, y: str, levels: Sequence[Level] = (), from_zero: bool = False
-) -> Chart:
+def lines(title: str, series: Sequence[Series], x: str, levels: Sequence[Level] = (), from_zero: bool = False) -> Chart:
     """Lines over rounds; a series of colour, dash and marker of its own, so that colour is never the only signal."""
-    figure, axes = _axes(x, y)
+    figure, axes = _axes(x)
     for one, colour, dash, marker in zip(series, cycle(_SERIES), cycle(_LINES), cycle(_MARKERS), strict=False):
         shown = [float("nan") if value is None else value for value in one.y]
         axes.plot(
@@ -75,7 +73,7 @@ def lines(
         )  # fmt: skip
     _draw_levels(axes, levels)
     if from_zero:
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.04 * axes.get_ylim()[1])
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
     if len(series) > 1:
         _legend(figure)
@@ -84,11 +82,9 @@ def lines(
     return _chart(figure, title)
 
 
-def stacks(
-    title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, y: str, levels: Sequence[Level] = ()
-) -> Chart:
+def stacks(title: str, x: Sequence[float], parts: Sequence[Series], xlabel: str, levels: Sequence[Level] = ()) -> Chart:
     """Bars of parts on each other, one bar a round; the parts are told apart by hatching too."""
-    figure, axes = _axes(xlabel, y)
+    figure, axes = _axes(xlabel)
     base = [0.0] * len(x)
     for part, colour, hatch in zip(parts, cycle(_SERIES), cycle(("", "////", "----", "\\\\\\\\")), strict=False):
         heights = [value or 0.0 for value in part.y]
@@ -129,9 +125,9 @@ def calibration(title: str, bins: Sequence[dict[str, Any]]) -> Chart:
     return _chart(figure, title)
 
 
-def histogram(title: str, values: Sequence[int], x: str, y: str) -> Chart:
+def histogram(title: str, values: Sequence[int], x: str) -> Chart:
     """How often each whole number occurs."""
-    figure, axes = _axes(x, y)
+    figure, axes = _axes(x)
     counts = [values.count(number) for number in range(max(values, default=0) + 1)]
     axes.bar(range(len(counts)), counts, width=0.8, color=_SERIES[0], edgecolor=_PAPER, linewidth=0.3)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, nbins=8))
@@ -139,7 +135,7 @@ def histogram(title: str, values: Sequence[int], x: str, y: str) -> Chart:
     return _chart(figure, title)
 
 
-def _axes(x: str, y: str, square: bool = False) -> tuple[Figure, Axes]:
+def _axes(x: str, y: str = "", square: bool = False) -> tuple[Figure, Axes]:
     with matplotlib.rc_context(_RC):
         figure = Figure(figsize=(3.6, 3.3) if square else _SIZE)
         # Fixed margins: to fit them to the letters takes as long again as drawing.
@@ -183,7 +179,7 @@ _FONT = re.compile(r"font-family: [^;\"]*; ")
 
 def _chart(figure: Figure, title: str) -> Chart:
     width, height = figure.get_size_inches()
-    return Chart(title, re.split("[:,]", title)[0], _svg(figure, title), width < 1.3 * height)
+    return Chart(title, re.split("[:,] ", title)[0], _svg(figure, title), width < 1.3 * height)
 
 
 def _svg(figure: Figure, title: str) -> str:

@@ -146,7 +146,7 @@ def judge(
     keys = {entry.key: entry for entry in files}
     if f"runs/{run_id}/report.json" in keys:
         return "ended", ""
-    if failure and f"runs/{run_id}/{result_name(failure)}" not in keys:
+    if "step" in failure and f"runs/{run_id}/{result_name(failure)}" not in keys:
         return "failed", f"{_where(failure)}: {failure.get('reason', '')}"
     if f"runs/{run_id}/summary.json" in keys:  # the last step is at work, maybe on a page that says so
         return "ended", ""

@@ -17,6 +17,7 @@ from fedloom.tasks.reporting.words import number
 MOST_CLIENTS = 40
 """Clients in the table of participation; of more, those that were asked most often are listed."""
 MOST_GROUPS = 12
+_UNITS = (("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("bytes", 1.0))
 _STAGES = ("advertise_keys", "share_keys", "mask_update", "confirm_survivors", "reveal_shares", "unmask")
 Json = dict[str, Any]
 
@@ -47,7 +48,7 @@ def metric_charts(record: RunRecord, baseline: RunRecord | None) -> list[Chart]:
             series.append(metric_series(baseline, name, "without privacy" if _bare(baseline) else "baseline"))
         levels = [Level(f"{way} {limit:g}", limit) for way, limit in bounds_of(record, name)]
         ends = f"from {number(series[0].y[0])} to {number(series[0].y[-1])}" if series[0].y else "without a value"
-        made.append(charts.lines(f"{name} over rounds, {ends}", series, "round", "", levels))
+        made.append(charts.lines(f"{name} over rounds, {ends}", series, "round", levels))
     return made
 
 
@@ -92,7 +93,7 @@ def training_charts(record: RunRecord) -> list[Chart]:
         values = column(record, key)
         known = [value for value in values if value is not None]
         if known and (always or len(set(known)) > 1):
-            made.append(charts.lines(title, [Series(label, x, values)], "round", "", from_zero=key != "train_loss"))
+            made.append(charts.lines(title, [Series(label, x, values)], "round", from_zero=key != "train_loss"))
     return made
 
 
@@ -104,7 +105,7 @@ def cohort_chart(record: RunRecord) -> Chart:
     total = f"{sum(gave):.0f} updates of {sum(gave) + sum(lost):.0f} asked for"
     quorum = record.recipe.get("aggregation", {}).get("quorum")
     levels = [] if quorum is None else [Level(f"quorum {quorum}", quorum)]
-    return charts.stacks(f"Clients by round: {total}", rounds_of(record), parts, "round", "clients", levels)
+    return charts.stacks(f"Clients by round: {total}", rounds_of(record), parts, "round", levels)
 
 
 def client_rows(told: Participation) -> list[Json]:
@@ -122,7 +123,7 @@ def client_chart(told: Participation) -> Chart | None:
     if len(told.asked) <= MOST_CLIENTS:
         return None
     title = f"How often {len(told.asked):,} clients were asked"
-    return charts.histogram(title, list(told.asked.values()), "rounds in which a client was asked", "clients")
+    return charts.histogram(title, list(told.asked.values()), "rounds in which a client was asked")
 
 
 def group_tables(told: Participation) -> list[Json]:
@@ -185,10 +186,12 @@ def cost_charts(record: RunRecord) -> list[Chart]:
     if not x:
         return []
     ways = [("down to clients", "bytes_down"), ("up to the server", "bytes_up")]
-    parts = [Series(name, x, [(value or 0) / 1e6 for value in column(record, key)]) for name, key in ways]
-    made = [charts.stacks("Data sent in each round, in MB", x, parts, "round", "MB")]
+    most = max((line.get(key) or 0 for line in record.rounds for _, key in ways), default=0)
+    unit, size = next((each for each in _UNITS if most >= each[1]), _UNITS[-1])
+    parts = [Series(name, x, [(value or 0) / size for value in column(record, key)]) for name, key in ways]
+    made = [charts.stacks(f"Data sent in each round in {unit}", x, parts, "round")]
     if any(round_seconds(record, line["round"]) for line in record.rounds):
-        made.append(charts.stacks("Seconds of each round by step", x, _times(record), "round", "seconds"))
+        made.append(charts.stacks("Seconds of each round by step", x, _times(record), "round"))
     return made
 
 
@@ -225,7 +228,7 @@ def privacy_view(record: RunRecord, baseline: RunRecord | None) -> Json | None:
     if privacy.get("budget_epsilon") is not None:
         levels.append(Level(f"budget of all jobs: {privacy['budget_epsilon']:g}", privacy["budget_epsilon"]))
     title = f"Epsilon spent over rounds, {number(spent[-1] if spent else None)} after the last"
-    chart = charts.lines(title, [Series("spent", rounds_of(record), spent)], "round", "", levels, from_zero=True)
+    chart = charts.lines(title, [Series("spent", rounds_of(record), spent)], "round", levels, from_zero=True)
     return {"recipe": privacy, "spent": spent[-1] if spent else None, "chart": chart if spent else None}
 
 
@@ -246,7 +249,7 @@ def cost_of_privacy(record: RunRecord, baseline: RunRecord | None) -> Json | Non
         "here": here,
         "there": there,
         "cost": there - here if HIGHER_IS_BETTER.get(metric, True) else here - there,
-        "chart": charts.lines(title, series, "round", ""),
+        "chart": charts.lines(title, series, "round"),
         "unlike": unlike(record, baseline),
         "bare": _bare(baseline),
         "run": baseline.run_id,

@@ -1,8 +1,9 @@
 """What clients did in earlier rounds of a job, kept in the run store and shared by its runs.
 
-Every round leaves one object, ``history/JOB_ID/RUN_ID/round-00001.json``, which is written once and by its own run
-alone, so that runs at the same time do not meet. A decision reads a tally of them that is frozen in its own round:
-other runs as they stood when this one began to select, and this run's earlier rounds.
+Every round leaves one object, ``history/JOB_ID/RUN_ID/round-00001.json``, which is written by its own run alone, so
+that runs at the same time do not meet; a run that has ended leaves all of them in one, ``rounds.json``. A decision
+reads a tally of them that is frozen in its own round: other runs as they stood when this one began to select, and this
+run's earlier rounds.
 """
 
 from __future__ import annotations
@@ -30,10 +31,18 @@ def started(run: Run) -> str:
     return at
 
 
-def record_round(place: Place) -> None:
-    """Put a finished round into the job's history; again, it writes the same."""
-    if place.run.recipe.selection.keep_history and place.run.recipe.kind == "train":
-        place.run.store.write_json(_key(place.run, place.run.run_id, place.round), round_record(place))
+def record_round(place: Place, last: bool) -> None:
+    """Put a finished round into the job's history, and after the last all of them as one object for later runs.
+
+    Again, it writes the same.
+    """
+    run = place.run
+    if not run.recipe.selection.keep_history or run.recipe.kind != "train":
+        return
+    run.store.write_json(_key(run, run.run_id, place.round), round_record(place))
+    if last:
+        records = [_own(Place(run, number)) for number in range(1, place.round + 1)]
+        run.store.write_json(_whole(run, run.run_id), records)
 
 
 def round_record(place: Place) -> dict[str, Any]:
@@ -96,15 +105,23 @@ def _other_runs(run: Run) -> list[dict[str, Any]]:
     """The rounds of the job's other runs so far, in the order in which the runs began."""
     found = []
     for run_id in run.store.folders(f"history/{run.recipe.job_id}"):
+        if run_id == run.run_id:
+            continue
+        if run.store.exists(_whole(run, run_id)):
+            found += [_checked(run, _whole(run, run_id), record) for record in run.store.read_json(_whole(run, run_id))]
+            continue
         number = 1
-        while run_id != run.run_id and run.store.exists(_key(run, run_id, number)):
+        while run.store.exists(_key(run, run_id, number)):
             found.append(_read(run, _key(run, run_id, number)))
             number += 1
     return sorted(found, key=lambda record: (record["at"], record["run_id"], record["round"]))
 
 
 def _read(run: Run, key: str) -> dict[str, Any]:
-    record = run.store.read_json(key)
+    return _checked(run, key, run.store.read_json(key))
+
+
+def _checked(run: Run, key: str, record: Any) -> dict[str, Any]:
     if not isinstance(record, dict) or not record.keys() >= _FIELDS:
         raise StoreError(f"{key} in the run store {run.store.url} is damaged; restore it, or delete it to go without")
     return record
@@ -112,6 +129,10 @@ def _read(run: Run, key: str) -> dict[str, Any]:
 
 def _key(run: Run, run_id: str, number: int) -> str:
     return f"history/{run.recipe.job_id}/{run_id}/round-{number:05d}.json"
+
+
+def _whole(run: Run, run_id: str) -> str:
+    return f"history/{run.recipe.job_id}/{run_id}/rounds.json"
 
 
 def _period(run: Run) -> str | None:

@@ -225,6 +225,9 @@ def test_terms_that_the_plan_does_not_allow_are_refused_by_clients_and_servers(m
     lowered = terms.model_copy(update={"survivors": 3})
     with pytest.raises(RefusedError, match="a sum of 3 clients, 4 were agreed on"):
         split(place, lowered, "c0")
+    for change in ({"ring_bits": 64}, {"length": 5}):
+        with pytest.raises(RefusedError, match="not about vectors of 145 coordinates"):
+            split(place, terms.model_copy(update=change), "c0")
     on_disk(run, place.key("session/terms.json")).write_bytes(lowered.encode())
     assert run_step(run, "split_update", 1, 0)["clients"] == 0
     run_step(run, "split_update", 1, 1), run_step(run, "split_update", 1, 2)

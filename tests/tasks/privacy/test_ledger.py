@@ -24,6 +24,7 @@ from fedloom.tasks.privacy.ledger import (
     BudgetError,
     Cost,
     LedgerError,
+    _append,
     account,
     check,
     commit,
@@ -150,6 +151,35 @@ def test_entries_that_are_gone_or_swapped_or_garbage(store: RunStore) -> None:
         third.write_bytes(garbage)
         with pytest.raises(LedgerError, match="entry 3 of ledger"):
             read_entries(store, NAME)
+
+
+def test_a_signed_entry_of_another_store_does_not_fit_the_chain(store: RunStore, tmp_path: Path) -> None:
+    folder = filled(store)
+    cheap = RunStore(str(tmp_path / "cheap"))
+    for run in ("x", "b"):
+        charge(cheap, run, 0.01)
+    other = Path(cheap.url) / "ledger" / NAME / "00000002.json"
+    (folder / "00000002.json").write_bytes(other.read_bytes())
+    assert check(store, NAME, read_entries(store, NAME))[0] == "entry 2: it does not follow the entry before it"
+    assert check(cheap, NAME, read_entries(cheap, NAME)) == []  # where it belongs, it holds
+
+
+@pytest.mark.parametrize(
+    ("kind", "run", "cost", "words"),
+    [
+        ("reserve", "b", 1.0, "run b reserves twice"),
+        ("commit", "z", 1.0, "run z commits what it did not reserve"),
+        ("commit", "b", 1.5, "run b commits what it did not reserve"),
+        ("commit", "a", 0.5, "run a commits what it did not reserve"),
+    ],
+)
+def test_a_signature_alone_makes_no_sense_of_an_entry(
+    store: RunStore, kind: str, run: str, cost: float, words: str
+) -> None:
+    """As a faulty version of this software could sign."""
+    filled(store)
+    assert _append(store, NAME, read_entries(store, NAME), kind, run, "job", Cost(cost, 1e-5), BUDGET, signer())
+    assert check(store, NAME, read_entries(store, NAME)) == [f"entry 5: {words}"]
 
 
 def test_entries_that_others_append_meanwhile_are_no_gap(store: RunStore) -> None:

@@ -17,7 +17,7 @@ from fedloom.flows.without_privacy import compile_baseline
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.errors import RunError
 from fedloom.tasks.reporting.card import escaped, model_card
-from fedloom.tasks.reporting.data import RunRecord, read_run
+from fedloom.tasks.reporting.data import Participation, RunRecord, read_run
 from fedloom.tasks.reporting.files import report_files
 from fedloom.tasks.reporting.metrics_text import metrics_csv, metrics_prom
 from fedloom.tasks.reporting.page import report_page
@@ -166,6 +166,20 @@ def test_hostile_words_stay_words(ended: Callable[..., Run]) -> None:
     assert sum(tag == "h1" for tag, _ in page.elements) == 2  # the page's and the card's
     card = model_card(record)
     assert "\\[a\\](http://evil.example)" in card
+
+
+def test_of_many_clients_those_asked_most_are_listed_and_all_are_drawn(ended: Callable[..., Run]) -> None:
+    record = record_of(ended(num_rounds=1))
+    asked = {f"n{i:04d}": i % 7 for i in range(2000)} | {"often": 9}
+    told = Participation(asked, dict(asked), {"site": {c: f"s{len(c)}" for c in asked}, "id": {c: c for c in asked}})
+    text = report_page(replace(record, participation=told))
+    page = Page(text)
+    assert "How often 2,001 clients were asked" in page.text
+    assert "40 of 2001 clients, those that were asked most often" in page.text
+    assert "often 9 9" in page.text
+    assert len(set(re.findall(r"\bn\d{4}\b", page.text))) == 39
+    assert "s5 2001 100 %" not in page.text  # a column in which all are alike tells nothing
+    assert len(text) < 400_000
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,10 @@ def test_terms_and_vectors_that_do_not_fit() -> None:
     party = Party(4)
     name, public = "c000", {FIRST: public_of(os.urandom(32)), SECOND: public_of(os.urandom(32))}
     identity, vector = party.identities[name], party.vector(name)
+    for clients in (("c000", "c001"), ("c001", "c002", "c003")):
+        unsafe = make_terms(party.registry, "unsafe", clients, 1, 2, 3, 32, 5)
+        with pytest.raises(MessageError, match="must have 'c000' and at least 3 clients"):
+            split_vector(unsafe, name, identity, party.registry, public, vector)
     changed = party.terms.model_copy(update={"survivors": 4})
     with pytest.raises(MessageError, match="does not follow"):
         split_vector(changed, name, identity, party.registry, public, vector)
@@ -97,6 +101,8 @@ def test_a_client_of_the_fleet_that_is_not_in_the_session_is_refused() -> None:
     message = party.identities["c003"].sign(two_server._signed(terms, "c003", FIRST, sealed)) + sealed
     server = HalfServer(FIRST, terms, party.registry, private, MemoryState())
     assert server.check({"c003": message}) == []
+    assert private.hex() not in repr(server)
+    assert repr(private)[2:-1] not in repr(server)
     assert server.refused == {"c003": "'c003' is not part of the session"}
 
 

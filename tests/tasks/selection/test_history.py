@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from fedloom.flows.inline import simulate
-from fedloom.tasks.errors import StoreError
+from fedloom.tasks.errors import RunError, StoreError
 from fedloom.tasks.selection.evidence import rows
 from fedloom.tasks.selection.tally import Tally, empty_tally, fold, sign_of
 from fedloom.tasks.step import Run, run_step
@@ -84,6 +84,9 @@ def test_every_round_leaves_its_record(tmp_path: Path) -> None:
     assert found["figures"].keys() == set(found["asked"])
     assert found["figures"][found["asked"][0]].keys() == {"samples", "loss", "norm", "weight"}
     assert found["at"] == run.store.read_json(run.key("started.json"))["at"]
+    whole = run.store.read_json(f"history/fl-tiny/{run.run_id}/rounds.json")
+    assert [record["round"] for record in whole] == [1, 2]
+    assert whole[1] == found
 
 
 def test_an_untracked_job_leaves_none(tmp_path: Path) -> None:
@@ -175,6 +178,21 @@ def test_two_runs_at_once_have_histories_of_their_own(tmp_path: Path) -> None:
     for _, run in runs:
         found = [store.read_json(f"history/fl-tiny/{run.run_id}/round-{number:05d}.json") for number in (1, 2)]
         assert [record["asked"] for record in found] == [cohort(run, 1), cohort(run, 2)]
+
+
+def test_runs_that_have_ended_and_runs_that_have_not_count_alike(tmp_path: Path) -> None:
+    plan, first = selector_run(tmp_path / "job", tmp_path / "store", MOST_ONE, num_rounds=2, name="one")
+    simulate(plan, first)
+    _, second = selector_run(tmp_path / "job", tmp_path / "store", MOST_ONE, num_rounds=2, name="two")
+    with pytest.raises(RunError, match="0 of 6 clients are eligible"):
+        run_step(second, "select", 1)
+    tally = second.store.read(second.key("round-00001", "tally.json"))
+    (tmp_path / "store" / "history" / "fl-tiny" / first.run_id / "rounds.json").unlink()
+    _, third = selector_run(tmp_path / "job", tmp_path / "store", MOST_ONE, num_rounds=2, name="three")
+    third.store.write(third.key("started.json"), second.store.read(second.key("started.json")))
+    with pytest.raises(RunError, match="0 of 6 clients are eligible"):
+        run_step(third, "select", 1)
+    assert third.store.read(third.key("round-00001", "tally.json")) == tally
 
 
 def test_a_damaged_history_says_what_to_do(tmp_path: Path) -> None:

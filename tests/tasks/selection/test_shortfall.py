@@ -44,6 +44,15 @@ def test_a_skipped_round_leaves_the_model_and_does_not_end_the_run(tmp_path: Pat
     assert checks["participation"]["reason"] == f"the round was skipped: {skipped}"
 
 
+def test_skipped_rounds_do_not_count_for_early_stopping(tmp_path: Path) -> None:
+    selector = {"selection_algorithm": how("skip_round"), "fairness_policy": ONCE}
+    stopping = {"enabled": True, "metric": "auc", "patience": 2}
+    changes = {"num_rounds": 5, "training_config": {"global_training": {"early_stopping": stopping}}}
+    plan, run = selector_run(tmp_path / "job", tmp_path / "store", selector, **changes)
+    simulate(plan, run)
+    assert run_step(run, "gate", 5)["stop_reason"] == "the last round is done"
+
+
 def test_a_run_of_skipped_rounds_alone_releases_nothing(tmp_path: Path) -> None:
     selector = {"selection_algorithm": how("skip_round"), "eligibility_criteria": {"min_data_samples": 320}}
     plan, run = selector_run(tmp_path / "job", tmp_path / "store", selector, num_rounds=2, metrics={"auc": 0.0})
