@@ -4,19 +4,27 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from fedloom.specs.base import Section
 from fedloom.specs.fields import Count, Name, Natural, NotNegative, Number
 
+
+def _printable(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("has characters that cannot be printed")
+    return text
+
+
+Text = Annotated[Name, AfterValidator(_printable)]
 Digest = Annotated[str, Field(pattern=r"^[0-9a-f]{64}$")]
 
 
 class UpdateEntry(Section):
     """One client's update."""
 
-    client: Name = Field(description="The client's id in the fleet.")
-    file: Name = Field(description="Its safetensors file, relative to the index: new minus old parameters, by name.")
+    client: Text = Field(description="The client's id in the fleet.")
+    file: Text = Field(description="Its safetensors file, relative to the index: new minus old parameters, by name.")
     sha256: Digest = Field(description="SHA-256 of the file, 64 hex digits.")
     samples: Count = Field(description="Windows that it was trained on.")
     round: Natural = Field(0, description="The round that it was made for; how late it is follows from it.")

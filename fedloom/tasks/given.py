@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, Any
 
 from pydantic import BaseModel, ValidationError
@@ -71,7 +70,8 @@ def read_index(place: Place) -> Given:
             entry = UpdateEntry.model_validate(raw)
         except ValidationError as error:
             name = raw.get("client")
-            refused[name if isinstance(name, str) and name else f"entry {number}"] = f"{INDEX}: {_first(error)}"
+            who = name if isinstance(name, str) and name and name.isprintable() else f"entry {number}"
+            refused[who] = f"{INDEX}: {_first(error)}"
             continue
         before = entries.get(entry.client)
         if before is not None and before.round == entry.round:
@@ -112,7 +112,10 @@ def read_given(run: Run, name: str, most: int) -> bytes:
         if folder.kind == "url":
             data = _from_url(f"{folder.path.rstrip('/')}/{inside.path}", most)
         else:
-            with _local(run.folder, folder.path, inside.path).open("rb") as stream:
+            path = resolve_inside(resolve_inside(run.folder, folder.path), inside.path)
+            if path.exists() and not path.is_file():
+                raise GivenError("it is no file")
+            with path.open("rb") as stream:
                 data = stream.read(most + 1)
     except FileNotFoundError as error:
         raise GivenError("it is not there") from error
@@ -123,10 +126,6 @@ def read_given(run: Run, name: str, most: int) -> bytes:
     if len(data) > most:
         raise GivenError(f"it is larger than {most:,} bytes")
     return data
-
-
-def _local(root: Path, folder: str, name: str) -> Path:
-    return resolve_inside(resolve_inside(root, folder), name)
 
 
 def _from_url(url: str, most: int) -> bytes:
@@ -145,7 +144,8 @@ def _from_url(url: str, most: int) -> bytes:
 def _first(error: ValidationError) -> str:
     found = error.errors(include_url=False, include_input=False)[0]
     where = ".".join(str(part) for part in found["loc"])
-    return f"{where}: {found['msg']}" if where else str(found["msg"])
+    said = f"{where}: {found['msg']}" if where else str(found["msg"])
+    return "".join(char if char.isprintable() else "?" for char in said)  # keys may hold anything
 
 
 def as_json(model: BaseModel) -> Any:

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -340,6 +341,11 @@ def said(folder: Path, **values: Any) -> None:
     index.write_text(json.dumps(told))
 
 
+def no_file(folder: Path) -> None:
+    missing(folder)
+    os.mkfifo(folder / "updates" / "c0.safetensors")
+
+
 def linked(folder: Path) -> None:
     outside = folder.parent / "outside.safetensors"
     (folder / "updates" / "c0.safetensors").rename(outside)
@@ -355,6 +361,7 @@ BAD: list[tuple[str, Callable[[Path], None], str]] = [
     ("nan", lambda f: changed(f, lambda d: {n: t * torch.nan for n, t in d.items()}), "not finite"),
     ("integers", lambda f: changed(f, lambda d: {n: t.to(torch.int64) for n, t in d.items()}), "floating-point"),
     ("large", lambda f: changed(f, lambda d: {**d, "more": torch.zeros(1 << 20)}), "it is larger than"),
+    ("pipe", no_file, "it is no file"),
     ("link", linked, "leads out of the folder"),
 ]
 
@@ -378,6 +385,8 @@ REFUSED: list[tuple[str, dict[str, Any], str]] = [
     ("path", {"file": "../model.safetensors"}, ""),
     ("no digest", {"sha256": "abc"}, "sha256"),
     ("unknown key", {"colour": "red"}, "colour"),
+    ("letters", {"client": "\x1b[31m"}, "cannot be printed"),
+    ("escape", {"client": "\x1b[31m", "\x1b[2J": 1}, "?[2J"),
 ]
 
 
