@@ -214,7 +214,8 @@ def test_arbitrary_bytes_are_read_or_refused(tmp_path_factory: pytest.TempPathFa
         load_document(path)
 
 
-KEYS = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["C"]), max_size=8)
+# Without U+2028 and U+2029: to the YAML reader they end a line, also within quotes, as YAML 1.1 has it.
+KEYS = st.text(alphabet=st.characters(codec="utf-8", exclude_categories=["C", "Zl", "Zp"]), max_size=8)
 JSON = st.recursive(
     st.none()
     | st.booleans()

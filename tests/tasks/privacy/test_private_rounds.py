@@ -9,6 +9,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 
 from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
@@ -16,7 +19,11 @@ from fedloom.flows.result import as_text, read_result
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.client import clipped
 from fedloom.tasks.model_store import read_model
+from fedloom.tasks.privacy.accounting import Skellam
+from fedloom.tasks.privacy.mechanism import mechanism_of, own_variance
 from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
+from fedloom.tasks.recipe import MaskingRecipe, PrivacyRecipe
+from fedloom.tasks.secure_aggregation.quantise import Quantiser
 from fedloom.tasks.selection.draw import draw_each
 from fedloom.tasks.step import Run, run_step
 
@@ -160,3 +167,47 @@ def test_a_cohort_of_nobody_is_a_round_without_a_sum(make_run: MakeRun) -> None:
     assert run_step(empty, "train", 1, 0)["clients"] == 0
     took = run_step(empty, "aggregate", 1)
     assert (took["participants"], took["quorum_met"]) == (0, False)
+
+
+def test_who_is_drawn_does_not_follow_from_the_seed(
+    make_run: MakeRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Amplification by sampling holds only where nobody knows who is drawn; the seed stands in the specs."""
+
+    def drawn(server: str, promise: dict[str, Any]) -> list[list[str]]:
+        monkeypatch.setenv("FEDLOOM_SERVER", str(tmp_path / server))
+        run = private(make_run, promise, max_clients=4, num_rounds=8, store=str(tmp_path / f"{server}-store"))
+        for number in range(1, 9):
+            run_step(run, "select", number)
+        return [run.store.read_json(run.key(f"round-{n:05d}", "decision.json"))["cohort"] for n in range(1, 9)]
+
+    assert drawn("a", CLIENTS) != drawn("b", CLIENTS)
+    assert drawn("a", RECORDS) == drawn("b", RECORDS)  # where every round counts for everyone, the seed draws
+
+
+@given(hnp.arrays(np.float64, 60, elements=st.floats(-1, 1)), st.integers(0, 2**32))
+def test_a_quantised_update_is_no_longer_than_is_accounted(update: np.ndarray, seed: int) -> None:
+    masking = MASKING
+    update = update * min(1.0, masking.clip / (np.linalg.norm(update) + 1e-12))
+    quantiser = Quantiser(masking.clip, masking.bits, masking.ring_bits, masking.weight_max)
+    encoded = quantiser.encode(update, 1.0, np.random.default_rng(seed))[:-2].view(np.int32).astype(np.float64)
+    accounted = mechanism_of(PRIVACY, masking)
+    assert isinstance(accounted, Skellam)
+    assert np.linalg.norm(encoded) <= accounted.l2
+    assert np.abs(encoded).sum() <= accounted.l1
+    assert accounted.l2 == quantiser.levels + np.sqrt(60)  # each coordinate is rounded by less than one
+
+
+def test_the_honest_of_the_fewest_survivors_add_noise_enough() -> None:
+    levels = 2 ** (MASKING.bits - 1) - 1
+    assert 6 * own_variance(PRIVACY, MASKING) == pytest.approx((2.0 * levels) ** 2)  # 10 survive, 4 may be corrupt
+
+
+MASKING = MaskingRecipe(
+    protocol="pairwise", threshold=None, corrupt=0.4, dropout=0.0, survivors=10, clip=0.5, weight_max=1.0, bits=8,
+    ring_bits=32, parameters=60,
+)  # fmt: skip
+PRIVACY = PrivacyRecipe(
+    unit="client", noise_multiplier=2.0, clip=0.5, adaptive=None, sampling="all", rate=1.0, population=0, drawn=0,
+    steps_per_round=1, delta=1e-3, epsilon=1.0, ledger="x", budget_epsilon=None, budget_delta=None,
+)  # fmt: skip
