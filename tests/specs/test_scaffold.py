@@ -11,6 +11,7 @@ import pytest
 
 from fedloom.specs import scaffold
 from fedloom.specs.bundle import load_job
+from fedloom.specs.canonical import sha256
 from fedloom.specs.problems import SpecError
 from fedloom.specs.scaffold import TEMPLATES, init_job
 
@@ -106,3 +107,19 @@ def test_a_file_in_the_way(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(SpecError, match="cannot be written"):
         init_job("x", "train", tmp_path / "file")
+
+
+@pytest.mark.parametrize("template", ["eval", "aggregate"])
+def test_what_trains_nothing_comes_with_its_model_and_updates(tmp_path: Path, template: str) -> None:
+    init_job("x", template, tmp_path)
+    model = (tmp_path / "x" / "model.safetensors").read_bytes()
+    if template == "eval":
+        return
+    updates = tmp_path / "x" / "updates"
+    index = json.loads((updates / "index.json").read_text())
+    assert index["base_model"] == sha256(model)
+    fleet = load_job(tmp_path / "x").fleet
+    assert fleet is not None
+    assert [entry["client"] for entry in index["updates"]] == list(fleet.clients)
+    for entry in index["updates"]:
+        assert sha256((updates / entry["file"]).read_bytes()) == entry["sha256"]
