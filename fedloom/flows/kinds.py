@@ -53,6 +53,9 @@ def kind_lacks(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]
         what = "measures a trained model" if job.kind == "evaluate" else "adds the updates to a model"
         hint = "write model_source: a .safetensors file of the job folder, champion:JOB_ID, run:RUN_ID or a URL"
         yield "job", _SOURCE, f"is missing: a job of kind {job.kind} {what}", hint
+    if job.kind == "evaluate" and job.model.model_source == "champion":
+        hint = "write champion:JOB_ID, the job that trained it"
+        yield "job", _SOURCE, "an evaluation has no champion of its own", hint
     if job.kind == "aggregate" and job.training.algorithm == "SCAFFOLD":
         at: Trail = ("training_config", "algorithm")
         yield "job", at, "given updates have no control variates, which SCAFFOLD needs", "write FedAvg"

@@ -203,6 +203,14 @@ def test_groups_of_clients_may_be_compared(tmp_path: Path, trained: Path, thresh
     assert "The model keeps its limits" in page or outcome == "fail"
 
 
+def test_without_limits_a_pass_says_no_more_than_that_the_model_was_measured(tmp_path: Path, trained: Path) -> None:
+    folder = eval_job(tmp_path / "ev", trained, validation_config={"metrics": [{"name": "auc"}]})
+    result, _, run = run_job(folder, tmp_path / "store")
+    assert result.gate["decision"] == "pass"
+    assert "gate     pass: the model was measured; the champion is as it was" in as_text(result, load_job(folder))
+    assert "The model was measured; the job sets no limits" in report_page(read_run(run.store, run.run_id))
+
+
 def test_a_target_that_the_clients_miss_fails_though_the_holdout_keeps_it(tmp_path: Path, trained: Path) -> None:
     metrics = [{"name": "f1_score", "aggregation": "min", "target": 0.99}]
     result, _, _ = run_job(eval_job(tmp_path / "ev", trained, validation_config={"metrics": metrics}), tmp_path / "s")
@@ -493,6 +501,7 @@ def test_updates_may_lie_behind_a_url(tmp_path: Path, trained: Path) -> None:
 
 WRONG: list[tuple[str, Callable[..., Path], dict[str, Any], str]] = [
     ("no model", eval_job, {"model_source": None}, "a job of kind evaluate measures a trained model"),
+    ("no champion", eval_job, {"model_source": "champion"}, "an evaluation has no champion of its own"),
     ("no base", agg_job, {"model_source": None}, "a job of kind aggregate adds the updates to a model"),
     ("masks", eval_job, {"secure_aggregation": True}, "an evaluation under masks is not built"),
     ("given masks", agg_job, {"secure_aggregation": True}, "masks around given updates are not built"),
