@@ -93,7 +93,10 @@ def kind_notes(job: Job) -> list[str]:
             found.append("an evaluation releases no model: versions and deployment do not count")
         return found
     if job.kind == "aggregate":
-        return ["the job trains nothing and has one round: of training_config only the loss and the seed count"]
+        found = ["the job trains nothing and has one round: of training_config only the loss and the seed count"]
+        if job.orchestration.timing is not None:
+            found.append("a run combines the updates that are there when it starts, whatever timing says of waiting")
+        return [*found, "every client that gave an update takes part: neither client_selection nor max_clients count"]
     return []
 
 

@@ -526,6 +526,17 @@ def test_what_does_not_go_together_is_refused_by_name(
     assert all(problem.line for problem in caught.value.problems)
 
 
+def test_a_run_of_given_updates_may_be_started_by_hand(tmp_path: Path, trained: Path) -> None:
+    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 5}
+    orchestration = {"timing": timing, "aggregation": {"min_quorum": 2}}
+    bundle = load_job(agg_job(tmp_path / "agg", trained, orchestration_config=orchestration))
+    plan = compile_plan(bundle)
+    assert plan.recipe.aggregation.quorum == 5
+    assert any("whatever timing says" in note for note in notes(bundle))
+    assert "all that gave an update, at least 2, quorum 5" in as_tree(plan)
+    assert "drawn by" not in as_tree(plan)
+
+
 def test_a_training_job_measures_on_its_holdout_alone(tmp_path: Path) -> None:
     folder = write_job(tmp_path / "job", metrics=[{"name": "auc", "aggregation": "min"}])
     with pytest.raises(SpecError, match="write an evaluate job"):
