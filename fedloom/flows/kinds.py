@@ -53,6 +53,9 @@ def kind_lacks(bundle: JobBundle) -> Iterator[tuple[str, Trail, str, str | None]
         what = "measures a trained model" if job.kind == "evaluate" else "adds the updates to a model"
         hint = "write model_source: a .safetensors file of the job folder, champion:JOB_ID, run:RUN_ID or a URL"
         yield "job", _SOURCE, f"is missing: a job of kind {job.kind} {what}", hint
+    if job.kind == "evaluate" and job.model.model_source == "champion":
+        hint = "write champion:JOB_ID, the job that trained it"
+        yield "job", _SOURCE, "an evaluation has no champion of its own", hint
     if job.kind == "aggregate" and job.training.algorithm == "SCAFFOLD":
         at: Trail = ("training_config", "algorithm")
         yield "job", at, "given updates have no control variates, which SCAFFOLD needs", "write FedAvg"
@@ -90,7 +93,10 @@ def kind_notes(job: Job) -> list[str]:
             found.append("an evaluation releases no model: versions and deployment do not count")
         return found
     if job.kind == "aggregate":
-        return ["the job trains nothing and has one round: of training_config only the loss and the seed count"]
+        found = ["the job trains nothing and has one round: of training_config only the loss and the seed count"]
+        if job.orchestration.timing is not None:
+            found.append("a run combines the updates that are there when it starts, whatever timing says of waiting")
+        return [*found, "every client that gave an update takes part: neither client_selection nor max_clients count"]
     return []
 
 

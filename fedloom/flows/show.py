@@ -38,7 +38,7 @@ def as_tree(plan: Plan) -> str:
         "",
         f"clients per round    {_drawn(recipe)}, "
         f"at least {recipe.selection.minimum}, quorum {recipe.aggregation.quorum}",
-        *(f"{'' if i else 'drawn by':<20} {words}" for i, words in enumerate(draws(recipe.selection))),
+        *(f"{'' if i else 'drawn by':<20} {words}" for i, words in enumerate(_how_drawn(recipe))),
         *aggregation_lines(recipe.aggregation),
         f"parameters           {_count(cost.parameters)}",
         f"per client and round {_bytes(cost.bytes_per_client_and_round)} ({_MOVED[recipe.kind]})",
@@ -62,6 +62,10 @@ def _training(recipe: Recipe) -> list[str]:
         rates = [f"{training_of(recipe, number).learning_rate:.3g} in round {number}" for number in shown]
         lines.append(f"learning rate        {', '.join(rates)}")
     return lines
+
+
+def _how_drawn(recipe: Recipe) -> list[str]:
+    return [] if recipe.kind == "aggregate" else list(draws(recipe.selection))
 
 
 def _drawn(recipe: Recipe) -> str:

@@ -71,7 +71,7 @@ def _training(job: Job) -> Iterator[Finding]:
 def _clients(job: Job) -> Iterator[Finding]:
     orchestration = job.orchestration
     trigger = orchestration.timing.trigger if orchestration.timing is not None else "after_client_updates"
-    if trigger != "after_client_updates":
+    if trigger != "after_client_updates" and job.kind != "aggregate":  # there, a run is that start
         how = "schedule.yaml launches whole runs" if trigger == "scheduled" else "fedloom run starts a run by hand"
         yield (
             ("orchestration_config", "timing", "trigger"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from fedloom.tasks.errors import ConfigurationError
@@ -101,10 +101,16 @@ def summarise(last: Place) -> dict[str, Any]:
 def fate(summary: Mapping[str, Any]) -> str:
     """What the gate's decision means for the model."""
     if summary["kind"] == "evaluate":
-        kept = summary["gate"]["decision"] == "pass"
-        return f"the model {'keeps' if kept else 'does not keep'} the limits; the champion is as it was"
+        kept, limits = summary["gate"]["decision"] == "pass", sets_limits(summary["gate"]["checks"])
+        found = f"{'keeps' if kept else 'does not keep'} the limits" if limits or not kept else "was measured"
+        return f"the model {found}; the champion is as it was"
     version = summary["model_version"]
     return f"promoted to champion, version {version}" if version is not None else "the model is not released"
+
+
+def sets_limits(checks: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a job wants more of a model than that it was measured."""
+    return any(check["name"] not in ("finite", "participation") for check in checks)
 
 
 def measured_by_clients(last: Place) -> dict[str, Any] | None:

@@ -203,6 +203,14 @@ def test_groups_of_clients_may_be_compared(tmp_path: Path, trained: Path, thresh
     assert "The model keeps its limits" in page or outcome == "fail"
 
 
+def test_without_limits_a_pass_says_no_more_than_that_the_model_was_measured(tmp_path: Path, trained: Path) -> None:
+    folder = eval_job(tmp_path / "ev", trained, validation_config={"metrics": [{"name": "auc"}]})
+    result, _, run = run_job(folder, tmp_path / "store")
+    assert result.gate["decision"] == "pass"
+    assert "gate     pass: the model was measured; the champion is as it was" in as_text(result, load_job(folder))
+    assert "The model was measured; the job sets no limits" in report_page(read_run(run.store, run.run_id))
+
+
 def test_a_target_that_the_clients_miss_fails_though_the_holdout_keeps_it(tmp_path: Path, trained: Path) -> None:
     metrics = [{"name": "f1_score", "aggregation": "min", "target": 0.99}]
     result, _, _ = run_job(eval_job(tmp_path / "ev", trained, validation_config={"metrics": metrics}), tmp_path / "s")
@@ -493,6 +501,7 @@ def test_updates_may_lie_behind_a_url(tmp_path: Path, trained: Path) -> None:
 
 WRONG: list[tuple[str, Callable[..., Path], dict[str, Any], str]] = [
     ("no model", eval_job, {"model_source": None}, "a job of kind evaluate measures a trained model"),
+    ("no champion", eval_job, {"model_source": "champion"}, "an evaluation has no champion of its own"),
     ("no base", agg_job, {"model_source": None}, "a job of kind aggregate adds the updates to a model"),
     ("masks", eval_job, {"secure_aggregation": True}, "an evaluation under masks is not built"),
     ("given masks", agg_job, {"secure_aggregation": True}, "masks around given updates are not built"),
@@ -515,6 +524,17 @@ def test_what_does_not_go_together_is_refused_by_name(
         compile_plan(load_job(make(tmp_path / "job", trained, **changes)))
     assert any(message in problem.message for problem in caught.value.problems), caught.value
     assert all(problem.line for problem in caught.value.problems)
+
+
+def test_a_run_of_given_updates_may_be_started_by_hand(tmp_path: Path, trained: Path) -> None:
+    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 5}
+    orchestration = {"timing": timing, "aggregation": {"min_quorum": 2}}
+    bundle = load_job(agg_job(tmp_path / "agg", trained, orchestration_config=orchestration))
+    plan = compile_plan(bundle)
+    assert plan.recipe.aggregation.quorum == 5
+    assert any("whatever timing says" in note for note in notes(bundle))
+    assert "all that gave an update, at least 2, quorum 5" in as_tree(plan)
+    assert "drawn by" not in as_tree(plan)
 
 
 def test_a_training_job_measures_on_its_holdout_alone(tmp_path: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from fedloom.tasks.report import BASELINE
+from fedloom.tasks.report import BASELINE, sets_limits
 from fedloom.tasks.reporting.data import RunRecord
 
 __all__ = ["BASELINE", "amount", "check_bound", "check_value", "clock", "number", "share", "unit_words", "verdict"]
@@ -87,7 +87,9 @@ def verdict(record: RunRecord) -> dict[str, str]:
 def _evaluated(record: RunRecord, decision: str, why: str) -> dict[str, str]:
     """What an evaluation found: it makes no model, and moves no champion."""
     if decision == "pass":
-        return _say("✓", "Pass", f"The model keeps its limits on the data of the clients, {why}.", "good")
+        limits = sets_limits(record.evidence.get("checks", []))
+        words = "keeps its limits on the data of the clients" if limits else "was measured; the job sets no limits"
+        return _say("✓", "Pass", f"The model {words}, {why}.", "good")
     missed = ", ".join(check["name"] for check in record.evidence.get("checks", []) if check["outcome"] != "pass")
     if decision == "fail":
         return _say("✕", "Fail", f"The model does not keep its limits, {why}. Not passed: {missed}.", "bad")
