@@ -95,6 +95,11 @@ class Fleet:
         return len(self.clients)
 
     @cached_property
+    def rows(self) -> Mapping[str, int]:
+        """The row of each client in the columns."""
+        return {client: row for row, client in enumerate(self.clients)}
+
+    @cached_property
     def digest(self) -> str:
         """SHA-256 of the roster's canonical JSON."""
         return digest(self.roster)

@@ -65,7 +65,7 @@ def roster_weight(place: Place, client: str) -> float:
     column, fleet = place.run.recipe.aggregation.weight_column, place.run.fleet
     if column is None:
         return 1.0
-    return float(fleet.attributes[column][fleet.clients.index(client)])  # type: ignore[arg-type]
+    return float(fleet.attributes[column][fleet.rows[client]])  # type: ignore[arg-type]
 
 
 def checked(data: bytes, entry: UpdateEntry, model: State) -> State:

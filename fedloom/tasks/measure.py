@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import time
+from functools import partial
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from fedloom.tasks.client import DropoutError, receive
-from fedloom.tasks.client_data import ClientDataError, Windows
-from fedloom.tasks.errors import RunError, one_line
+from fedloom.tasks.client_data import Windows
+from fedloom.tasks.dropouts import answer_of
 from fedloom.tasks.evaluate import measure_predictions, predict
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.models import State
@@ -28,27 +29,23 @@ def step(place: Place) -> StepResult:
     """
     run, recipe = place.run, place.run.recipe
     order = read_order(place)
-    data_of = dict(zip(run.fleet.clients, run.fleet.data, strict=True))
     state = receive(order, run.store.read(model_key(order.model_digest), expect=order.model_digest))
     limit = order.training.client_timeout_s
     figures: dict[str, dict[str, Any]] = {}
     dropouts: list[dict[str, str]] = []
+
+    def measured(client: str) -> dict[str, Any]:
+        windows = run.windows.read(run.fleet.data[run.fleet.rows[client]], run.fleet.root, order.inputs, limit)
+        started = time.monotonic()
+        found = client_figures(recipe, state, windows)
+        if time.monotonic() - started > limit:
+            raise DropoutError(f"late: measuring took more than {limit:g} s")
+        return found
+
     for client in shard_clients(place):
-        try:
-            windows = run.windows.read(data_of[client], run.fleet.root, order.inputs, limit)
-            started = time.monotonic()
-            found = client_figures(recipe, state, windows)
-            if time.monotonic() - started > limit:
-                raise DropoutError(f"late: measuring took more than {limit:g} s")
-        except RunError:
-            raise
-        except (ClientDataError, DropoutError) as reason:
-            dropouts.append({"client": client, "reason": str(reason)})
-            continue
-        except (Exception, SystemExit) as error:  # whatever happens at one client is no concern of the others
-            dropouts.append({"client": client, "reason": one_line(error)})
-            continue
-        figures[client] = found
+        found = answer_of(client, dropouts, partial(measured, client))
+        if found is not None:
+            figures[client] = found
     stored = run.store.write_json(place.key(f"measure/shard-{place.shard:05d}.clients.json"), figures)
     samples = sum(found["windows"] for found in figures.values())
     return StepResult({"clients": len(figures), "dropouts": dropouts, "samples": samples}, {"clients": stored})

@@ -71,10 +71,9 @@ def fixed_reasons(fleet: Fleet, wanted: SelectionRecipe) -> Reasons:
             if refusal:
                 reasons.add(row, "where", refusal)
     if wanted.blocked:
-        row_of = {client: row for row, client in enumerate(fleet.clients)}
         for client, why in wanted.blocked:
-            if client in row_of:
-                reasons.add(row_of[client], "blacklist", f"blacklisted: {why}" if why else "blacklisted")
+            if client in fleet.rows:
+                reasons.add(fleet.rows[client], "blacklist", f"blacklisted: {why}" if why else "blacklisted")
     return reasons
 
 
