@@ -527,13 +527,13 @@ def test_what_does_not_go_together_is_refused_by_name(
 
 
 def test_a_run_of_given_updates_may_be_started_by_hand(tmp_path: Path, trained: Path) -> None:
-    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 5}
+    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 4}
     orchestration = {"timing": timing, "aggregation": {"min_quorum": 2}}
-    bundle = load_job(agg_job(tmp_path / "agg", trained, orchestration_config=orchestration))
+    bundle = load_job(agg_job(tmp_path / "agg", trained, min_clients=4, orchestration_config=orchestration))
     plan = compile_plan(bundle)
-    assert plan.recipe.aggregation.quorum == 5
+    assert plan.recipe.aggregation.quorum == 4
     assert any("whatever timing says" in note for note in notes(bundle))
-    assert "all that gave an update, at least 2, quorum 5" in as_tree(plan)
+    assert "all that gave an update, at least 4, quorum 4" in as_tree(plan)
     assert "drawn by" not in as_tree(plan)
 
 
