@@ -293,7 +293,7 @@ def test_what_argo_cannot_carry_is_refused(example: Path, file: str, old: str, n
 
 
 def test_everything_that_is_wrong_is_said_at_once(example: Path) -> None:
-    edit(example, ('algorithm: "FedAvg"', 'algorithm: "SCAFFOLD"'))
+    edit(example, ('framework: "PyTorch"', 'framework: "JAX"'))
     edit(example, ("dataset:imu-watch/holdout.parquet", "holdout.parquet"))
     edit(example, ("backoff_multiplier: 2", "backoff_multiplier: 1.5"), file="schedule.yaml")
     with pytest.raises(SpecError) as caught:

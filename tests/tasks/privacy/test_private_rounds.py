@@ -17,7 +17,9 @@ from fedloom.flows.compile import compile_plan
 from fedloom.flows.inline import simulate
 from fedloom.flows.result import as_text, read_result
 from fedloom.specs.bundle import load_job
+from fedloom.tasks.aggregate import mean_update
 from fedloom.tasks.client import clipped
+from fedloom.tasks.gather import Gathered
 from fedloom.tasks.model_store import read_model
 from fedloom.tasks.privacy.accounting import Skellam
 from fedloom.tasks.privacy.mechanism import mechanism_of, own_variance
@@ -25,7 +27,7 @@ from fedloom.tasks.privacy.noise import noise_source, own_secret, skellam
 from fedloom.tasks.recipe import MaskingRecipe, PrivacyRecipe
 from fedloom.tasks.secure_aggregation.quantise import Quantiser
 from fedloom.tasks.selection.draw import draw_each
-from fedloom.tasks.step import Run, run_step
+from fedloom.tasks.step import Place, Run, run_step
 
 MakeRun = Callable[..., Run]
 RECORDS = {"mechanism": "DP-SGD", "delta": 1e-5, "max_grad_norm": 1.0, "epsilon": 8.0}
@@ -167,6 +169,17 @@ def test_a_cohort_of_nobody_is_a_round_without_a_sum(make_run: MakeRun) -> None:
     assert run_step(empty, "train", 1, 0)["clients"] == 0
     took = run_step(empty, "aggregate", 1)
     assert (took["participants"], took["quorum_met"]) == (0, False)
+
+
+def test_the_mean_is_over_those_who_were_expected(make_run: MakeRun) -> None:
+    """Over those who came, it would tell without noise whether one did."""
+    import torch
+
+    run = private(make_run, CLIENTS)
+    gathered = Gathered({"w": torch.full((9,), 6.0, dtype=torch.float64)}, 4.0, 4, [], None, None, 0)
+    mean = mean_update(Place(run, 1), gathered, clip=1e-9)  # and noise as small
+    assert mean["w"].numpy() == pytest.approx(np.full(9, 6.0 / run.recipe.selection.target), abs=1e-6)
+    assert run.recipe.selection.target == 6
 
 
 def test_who_is_drawn_does_not_follow_from_the_seed(

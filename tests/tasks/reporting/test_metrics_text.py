@@ -40,17 +40,18 @@ def test_the_csv_has_a_row_a_round_and_the_numbers_of_the_run(ended: Callable[..
         assert int(row["participants"]) == line["participants"]
         assert row["model_digest"] == line["model_digest"]
         assert row["quorum_met"] == "true"
-        assert row["epsilon"] == row["learning_rate"] == ""
+        assert row["epsilon"] == row["clip"] == ""
+        assert float(row["learning_rate"]) == 0.01
         assert float(row["seconds"]) > 0
 
 
 def test_a_row_may_have_more_than_the_others(ended: Callable[..., Run]) -> None:
     record = record_of(ended(num_rounds=2))
     first, second = record.rounds
-    lines = (first, {**second, "metrics": {**second["metrics"], "recall": 0.5}, "learning_rate": 0.125})
+    lines = (first, {**second, "metrics": {**second["metrics"], "recall": 0.5}, "epsilon": 0.125})
     rows = list(csv.DictReader(io.StringIO(metrics_csv(replace(record, rounds=lines)), newline="")))
     assert [row["metric_recall"] for row in rows] == ["", "0.5"]
-    assert [row["learning_rate"] for row in rows] == ["", "0.125"]
+    assert [row["epsilon"] for row in rows] == ["", "0.125"]
 
 
 def test_prometheus_reads_the_text_and_finds_the_numbers(ended: Callable[..., Run]) -> None:
