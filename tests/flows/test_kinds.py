@@ -37,14 +37,13 @@ METRICS = [
 ]
 
 
-@pytest.fixture
-def trained(tmp_path: Path) -> Path:
-    """A model of the tiny job's network, in a file."""
-    folder = write_job(tmp_path / "trained", num_rounds=1)
-    _, _, run = run_job(folder, tmp_path / "trained-store")
-    digest = read_result(run).model_digest
-    path = tmp_path / "model.safetensors"
-    path.write_bytes(run.store.read(f"models/{digest}.safetensors"))
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model of the tiny job's network, in a file beside the store of its run."""
+    folder = tmp_path_factory.mktemp("trained")
+    result, _, run = run_job(write_job(folder / "job", num_rounds=1), folder / "store")
+    path = folder / "model.safetensors"
+    path.write_bytes(run.store.read(f"models/{result.model_digest}.safetensors"))
     return path
 
 
@@ -168,7 +167,7 @@ def test_pooled_metrics_are_those_of_all_windows_together(tmp_path: Path, traine
 
 def test_what_is_read_of_an_aggregation_is_there_in_an_evaluation_too(tmp_path: Path, trained: Path) -> None:
     _, _, run = run_job(eval_job(tmp_path / "ev", trained), tmp_path / "store")
-    (trained_run,) = (tmp_path / "trained-store" / "runs").iterdir()
+    (trained_run,) = (trained.parent / "store" / "runs").iterdir()
     updates = json.loads((trained_run / "round-00001" / "aggregate.json").read_text())["outputs"]
     assert updates.keys() <= Place(run, 1).result("aggregate")["outputs"].keys()
 
@@ -527,13 +526,13 @@ def test_what_does_not_go_together_is_refused_by_name(
 
 
 def test_a_run_of_given_updates_may_be_started_by_hand(tmp_path: Path, trained: Path) -> None:
-    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 5}
+    timing = {"trigger": "manual", "wait_for_min_clients": True, "min_clients": 4}
     orchestration = {"timing": timing, "aggregation": {"min_quorum": 2}}
-    bundle = load_job(agg_job(tmp_path / "agg", trained, orchestration_config=orchestration))
+    bundle = load_job(agg_job(tmp_path / "agg", trained, min_clients=4, orchestration_config=orchestration))
     plan = compile_plan(bundle)
-    assert plan.recipe.aggregation.quorum == 5
+    assert plan.recipe.aggregation.quorum == 4
     assert any("whatever timing says" in note for note in notes(bundle))
-    assert "all that gave an update, at least 2, quorum 5" in as_tree(plan)
+    assert "all that gave an update, at least 4, quorum 4" in as_tree(plan)
     assert "drawn by" not in as_tree(plan)
 
 
