@@ -21,6 +21,7 @@ from fedloom.tasks.reporting.data import Participation, RunRecord, read_run
 from fedloom.tasks.reporting.files import report_files
 from fedloom.tasks.reporting.metrics_text import metrics_csv, metrics_prom
 from fedloom.tasks.reporting.page import report_page
+from fedloom.tasks.reporting.words import number
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
 
@@ -260,7 +261,7 @@ def test_a_baseline_is_marked_never_released_and_shows_what_privacy_costs(make_r
     text = Page(report_page(record, baseline)).text
     here, there = record.metrics["auc"], baseline.metrics["auc"]
     assert f"At the end auc is {here:.4f} with ε" in text
-    assert f"and {there:.4f} without privacy: privacy costs {there - here:.4f}" in text
+    assert f"and {there:.4f} without privacy: privacy costs {number(there - here)}" in text
     assert "differ in more than privacy" not in text
     assert "training losses are not seen" in text
 
