@@ -211,7 +211,7 @@ def test_a_run_killed_after_any_write_can_be_reported_on(ended: Callable[..., Ru
     assert folder is not None
     written = sorted((path for path in folder.rglob("*.*") if path.is_file()), key=lambda path: path.stat().st_mtime_ns)
     states = []
-    for number, path in enumerate(written):
+    for turn, path in enumerate(written):
         cut.write(path.relative_to(folder).as_posix(), path.read_bytes())
         if not cut.exists(run.key("plan.json")):
             continue
@@ -220,7 +220,7 @@ def test_a_run_killed_after_any_write_can_be_reported_on(ended: Callable[..., Ru
         assert record.run_id in model_card(record)
         assert metrics_csv(record).count("\n") == len(record.rounds) + 1
         metrics_prom(record)
-        if number % 9 == 0:
+        if turn % 9 == 0:
             Page(report_page(record))
     assert states[0] == "running"
     assert states[-1] == "ended"
