@@ -26,7 +26,7 @@ INTRODUCTION = f"""\
 # Algorithms
 
 Every algorithm, rule, optimiser, network and selection on the main example: the area under the ROC curve on its two
-held-out people after {ROUNDS} rounds of two local epochs, and what the run cost, also in units of a first run of FedAvg.
+held-out people after {ROUNDS} rounds of two local epochs, and what a run cost, also in units of a first run of FedAvg.
 The example runs without privacy and masks, which would hide the differences; clients train with SGD where nothing else
 is said, and networks with Adam. One seed, few people: the tables show that each works, not which is best, and no
 setting was tuned. The times are from two cores with other work beside, and vary by a third.
