@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from fedloom.flows.aggregation import checks_of
 from fedloom.flows.selection import (
     DIVERSITY,
     QUALITY,
@@ -25,6 +26,11 @@ from fedloom.tasks.recipe.selection import HISTORY_SCORES, word_of
 Finding = tuple[str, Trail, str, str | None]
 _JOB: Trail = ("orchestration_config", "client_selection")
 _HOW = "selection_algorithm"
+_FINDERS = {
+    "data_poisoning_detected": {"data_poisoning_score"},
+    "byzantine_behavior_detected": {"gradient_norm", "parameter_distance"},
+}
+"""Checks of updates that each criterion of the automatic blacklist goes by."""
 
 
 def selection_findings(bundle: JobBundle) -> Iterator[Finding]:
@@ -174,6 +180,23 @@ def _poisson(bundle: JobBundle) -> Iterator[Finding]:
     if _counted(policy) or (policy.enabled and (parity_of(policy) or policy.ensure_tail_participation)):
         message = "fairness_policy does not go with poisson, which draws each client on its own"
         yield "selector", ("fairness_policy",), message, hint
+
+
+def history_notes(bundle: JobBundle) -> Iterator[str]:
+    """What a selector wants of earlier rounds and a run of this job does not act upon."""
+    selector, job = bundle.selector, bundle.job
+    if selector is None:
+        return
+    if job.kind != "train":
+        if _needs_history(selector):
+            what = "what the selector reads of it does not count"
+            yield f"a job of kind {job.kind} keeps no participation history: {what}"
+        return
+    rules = selector.blacklist.auto_blacklist_criteria if selector.blacklist and selector.blacklist.enabled else None
+    checks = {check.name for check in checks_of(job)}
+    for name, finders in _FINDERS.items():
+        if rules is not None and getattr(rules, name) and not checks & finders:
+            yield f"{name} shuts nobody out: the job has no check {' or '.join(sorted(finders))}"
 
 
 def _numeric(fleet: Fleet, column: str) -> bool:

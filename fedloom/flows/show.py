@@ -14,6 +14,7 @@ from fedloom.flows.plan import Plan, Step, plan_digest
 from fedloom.flows.pseudonyms import pseudonym_notes
 from fedloom.flows.recipe import DEFAULT_WINDOW
 from fedloom.flows.selection import draws, score_of
+from fedloom.flows.selection_checks import history_notes
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
 from fedloom.tasks.learning_rate import training_of
@@ -203,6 +204,7 @@ def _selector_notes(bundle: JobBundle) -> list[str]:
             found.append(f"the fleet has columns for {' and '.join(parts)} alone: the score is made of them")
     if bundle.selector is None:
         return found
+    found += history_notes(bundle)
     how, watch = bundle.selector.selection_algorithm, bundle.selector.monitoring
     if how.importance_metric is not None and how.algorithm != "importance_sampling":
         found.append(f"importance_metric does not count: clients are drawn by {how.algorithm}")

@@ -28,7 +28,7 @@ from fedloom.tasks.store import Entry, RunStore
 
 _DIGEST = re.compile(r"[0-9a-f]{64}")
 _OWN = re.compile(
-    r"[a-z_]+\.json|round\.jsonl|summary\.md|report\.html|round-\d{5}/(?:[a-z_]+/)?[^/]+\.(?:json|safetensors|ring)"
+    r"[a-z_]+\.json|round\.jsonl|summary\.md|report\.html|round-\d{5}/(?:[a-z_]+/)?[^/]+\.(?:json|safetensors|ring|sealed)"
     r"|scaffold/(?:server|[0-9a-f]{32})/[0-9a-f]{64}\.safetensors"
 )
 """Names below a run that fedloom writes."""

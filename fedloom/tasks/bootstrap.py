@@ -13,6 +13,7 @@ from statistics import NormalDist
 import numpy as np
 from numpy.typing import NDArray
 
+from fedloom.tasks import regression
 from fedloom.tasks.client_data import Windows
 from fedloom.tasks.metrics import HIGHER_IS_BETTER
 from fedloom.tasks.resampled import Floats, Labels, Sample, Weights, statistic
@@ -21,6 +22,8 @@ RESAMPLES = 1000
 MIN_RECORDINGS = 10
 """With fewer recordings, blocks of overlapping windows are drawn instead: a handful of draws shows no spread."""
 _UNDEFINED = 0.05
+_NO_SHARES = regression.NAMES | {"reconstruction_error", "loss"}
+"""Metrics with a unit, or without a lower end: 0 and 1 are not the ends of what they can be."""
 _NUMBERS_AT_ONCE = 4_000_000
 _UNKNOWN = "no interval is known for this metric"
 _ONE_CLUSTER = "all windows belong together: nothing shows how they vary"
@@ -140,7 +143,7 @@ def percentile(values: NDArray[np.float64], level: float) -> Interval | None:
 
 def _widened(name: str, interval: Interval, support: int) -> Interval:
     """A metric of exactly 0 or 1 does not vary in any resample; then Wilson's interval says what clusters allow."""
-    if name in ("reconstruction_error", "loss") or interval.low != interval.high or interval.low not in (0.0, 1.0):
+    if name in _NO_SHARES or interval.low != interval.high or interval.low not in (0.0, 1.0):
         return interval
     z = NormalDist().inv_cdf((1 + interval.level) / 2) ** 2
     spread = z / (max(support, 1) + z)

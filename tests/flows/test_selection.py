@@ -19,6 +19,11 @@ from tests.tasks.selection.recipes import selector_job, selector_run
 
 OPERATORS = {"operator": ["north", "south", "south"] * 2, "data_quality": [0.5] * 6}
 FAIR: dict[str, Any] = {"enabled": True, "period": "quarter"}
+EVALUATION: dict[str, Any] = {
+    "validation_config": {"evaluation_mode": True, "metrics": ["auc"]},
+    "metrics": None,
+    "holdout": None,
+}
 CLIENTS = {"enabled": True, "mechanism": "DP-FedAvg", "delta": 1e-3, "max_grad_norm": 1.0, "noise_multiplier": 3.0}
 PRIVATE: dict[str, Any] = {
     "differential_privacy": None,
@@ -276,3 +281,15 @@ def test_draws_are_secret_where_whole_clients_are_promised_privacy(
     )
     run_step(run, "select", 1)
     assert (tmp_path / "server" / "noise.key").exists() == secret
+
+
+def test_what_a_run_never_reads_of_earlier_rounds_is_noted(tmp_path: Path) -> None:
+    rules = {"data_poisoning_detected": True, "byzantine_behavior_detected": True}
+    selector = {"blacklist": {"enabled": True, "auto_blacklist_criteria": rules}}
+    checks = [{"name": "gradient_norm", "threshold": 10.0, "action": "flag"}]
+    job = {"aggregation_config": {"quality_checks": {"checks": checks}}}
+    found = notes(load_job(selector_job(tmp_path / "job", selector, **job)))
+    assert found == ["data_poisoning_detected shuts nobody out: the job has no check data_poisoning_score"]
+    evaluation = load_job(selector_job(tmp_path / "eval", selector, **EVALUATION))
+    words = "a job of kind evaluate keeps no participation history: what the selector reads of it does not count"
+    assert words in notes(evaluation)

@@ -211,6 +211,17 @@ def test_control_variates_belong_to_their_run(make_run: Callable[..., Run]) -> N
     assert fate.others == ()
 
 
+def test_messages_to_a_second_server_go_with_their_run(make_run: Callable[..., Run]) -> None:
+    secure = {"enabled": True, "protocol": "two_server"}
+    privacy = {"differential_privacy": {"enabled": False}, "secure_aggregation": secure}
+    changes = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": privacy}
+    run = make_run(**changes, orchestration_config={"aggregation": {"min_quorum": 3}}, min_clients=4, num_rounds=1)
+    simulate(compile_plan(load_job(run.folder)), run)
+    assert any(key.endswith(".sealed") for key in keys(run.store))
+    (fate,) = look(run.store).runs
+    assert fate.others == ()
+
+
 def test_a_run_that_anything_else_in_the_store_names_stays(three: list[Run]) -> None:
     store = three[1].store
     store.write_json("rollouts/tiny.json", {"from": three[1].run_id})

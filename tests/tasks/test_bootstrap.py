@@ -130,6 +130,14 @@ def test_a_perfect_score_is_no_certainty() -> None:
     assert found["auc"].low == pytest.approx(5 / (5 + 1.959964**2))
 
 
+def test_an_error_of_zero_has_no_interval_of_a_share() -> None:
+    y = np.arange(20, dtype=np.float32)
+    sample = Sample("regression", y, y.astype(np.float64), 0.5, np.arange(20))
+    found = intervals(("mae", "rmse", "r2"), sample, 0.95, np.random.default_rng(0)).found
+    ends = {name: (one.low, one.high) for name, one in found.items()}
+    assert ends == {"mae": (0.0, 0.0), "rmse": (0.0, 0.0), "r2": (1.0, 1.0)}
+
+
 @pytest.mark.parametrize(
     ("sample", "reason"),
     [

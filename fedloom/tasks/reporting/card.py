@@ -46,7 +46,8 @@ def model_card(record: RunRecord) -> str:
 
 def _model(record: RunRecord) -> Iterator[str]:
     model, training = record.recipe.get("model", {}), record.recipe.get("training", {})
-    yield f"- version {escaped(record.recipe.get('model_version', 'unknown'))}"
+    released = record.summary.get("model_version")  # versions may grow by themselves
+    yield f"- version {escaped(released or record.recipe.get('model_version', 'unknown'))}"
     output = escaped(model.get("output", "unknown"))
     yield f"- architecture {escaped(model.get('architecture', 'unknown'))}, output {output}"
     yield f"- input: windows of {number(model.get('window_size'))} samples of {number(model.get('channels'))} signals"
@@ -106,7 +107,7 @@ def _limits(record: RunRecord) -> Iterator[str]:
         yield f"- {escaped(check['name'])}: {check['outcome']} ({escaped(words)})"
     for column, gaps in (record.analysis.get("gaps") or {}).items():
         for metric, gap in gaps.items():
-            worst = f"{escaped(gap.get('value'))} has the worst {escaped(metric)}, {number(gap.get('worst'))}"
+            worst = f"{escaped(gap.get('worst'))} has the worst {escaped(metric)}, {number(gap.get('value'))}"
             yield f"- by {escaped(column)}: {worst}; the gap is {number(gap.get('gap'))}"
     measured = record.summary.get("measured")
     if not record.analysis.get("groups") and not (measured and measured["groups"]):

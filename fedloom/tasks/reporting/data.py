@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -47,7 +48,7 @@ class RunRecord:
         reason: Why it failed, or why its state is unknown.
         plan: The compiled plan.
         about: The words of its job.
-        rounds: The lines of ``round.jsonl``.
+        rounds: The lines of ``round.jsonl``; where updates are compared, with the remarks on them.
         summary: What it ended with.
         evidence: The evidence of its last judged round.
         analysis: What its last evaluation found beyond metrics.
@@ -105,8 +106,8 @@ def read_run(store: RunStore, run_id: str, now: datetime | None = None) -> RunRe
     entries = store.objects(f"runs/{run_id}")
     names = {entry.key.removeprefix(prefix) for entry in entries}
     top = {name: read_object(store, prefix + name) if name in names else {} for name in _TOP}
-    lines = read_lines(store, run_id)
     results = _results(store, prefix, names)
+    lines = _with_remarks(store, read_lines(store, run_id), results)
     moments = [entry.modified for entry in entries] or [datetime.now(UTC)]
     state, reason = judge(run_id, top["plan.json"], entries, top["failure.json"], now or datetime.now(UTC))
     participation, silence = _participation(store, run_id, top["plan.json"], lines)
@@ -146,6 +147,21 @@ def _results(store: RunStore, prefix: str, names: set[str]) -> Results:
         if isinstance(result, dict) and result.get("step") == places[key][1] and isinstance(result.get("files"), dict):
             found[places[key]] = result
     return found
+
+
+def _with_remarks(store: RunStore, lines: list[Json], results: Results) -> list[Json]:
+    """The lines, with the updates that did not count as they came in the place of their number."""
+    files = {
+        round: result["files"]["quality"]["key"]
+        for (round, step, _), result in results.items()
+        if step == "aggregate" and "quality" in result["files"]
+    }
+    data, quality = store.read_many(files.values()), dict[int, Json]()
+    for round, key in files.items():
+        with suppress(ValueError, KeyError):  # the steps themselves say so when they are run again
+            found = json.loads(data[key])
+            quality[round] = {kind: found[kind] for kind in ("excluded", "flagged", "clipped")}
+    return [line | quality.get(line["round"], {}) for line in lines]
 
 
 def _last(results: Results, step: str) -> Json:
@@ -195,7 +211,7 @@ def cohorts(run: Run, lines: list[Json]) -> tuple[dict[str, int], dict[str, int]
     lost: Counter[str] = Counter()
     for line in lines:
         asked.update(client for shard in cohort_shards(Place(run, line["round"])) for client in shard)
-        gone = {entry["client"] for name in ("dropouts", "excluded", "skipped") for entry in entries_of(line.get(name))}
+        gone = {entry["client"] for name in ("dropouts", "excluded") for entry in entries_of(line.get(name))}
         lost.update(gone)
     return dict(asked), {client: max(0, count - lost[client]) for client, count in asked.items()}
 

@@ -42,7 +42,7 @@ def _context(record: RunRecord, baseline: RunRecord | None) -> dict[str, Any]:
         "client_chart": view.client_chart(told) if told else None,
         "group_tables": view.group_tables(told) if told else [],
         "dropouts": view.reason_rows(record, ("dropouts",)),
-        "set_apart": view.reason_rows(record, ("excluded", "flagged", "skipped")),
+        "set_apart": view.reason_rows(record, ("excluded", "flagged", "clipped")),
         "idle_rounds": view.rounds_without_effect(record),
         "cost_charts": view.cost_charts(record),
         "steps": view.step_rows(record),

@@ -18,7 +18,11 @@ MOST_CLIENTS = 40
 """Clients in the table of participation; of more, those that were asked most often are listed."""
 MOST_GROUPS = 12
 _UNITS = (("GB", 1e9), ("MB", 1e6), ("KB", 1e3), ("bytes", 1.0))
-_STAGES = ("advertise_keys", "share_keys", "mask_update", "confirm_survivors", "reveal_shares", "unmask")
+_STAGES = (
+    "advertise_keys", "share_keys", "mask_update", "confirm_survivors", "reveal_shares", "unmask",
+    "split_update", "check_first", "check_second", "first_half", "second_half",
+)  # fmt: skip
+"""Steps of secure aggregation, with one server and with two."""
 Json = dict[str, Any]
 
 
@@ -157,7 +161,7 @@ def _group(told: Participation, value: Any, clients: list[str]) -> Json:
 
 
 def reason_rows(record: RunRecord, names: tuple[str, ...]) -> list[Json]:
-    """Why clients were lost, excluded or flagged: reasons, the commonest first, with count, rounds and clients.
+    """Why clients were lost, or by which check set apart: the commonest first, with count, rounds and clients.
 
     Args:
         record: The run.
@@ -166,7 +170,10 @@ def reason_rows(record: RunRecord, names: tuple[str, ...]) -> list[Json]:
     found: dict[tuple[str, str], Json] = {}
     for line in record.rounds:
         for kind, entry in ((name, entry) for name in names for entry in entries_of(line.get(name))):
-            key = (str(entry.get("stage") or ("train" if kind == "dropouts" else kind)), str(entry.get("reason", "")))
+            key = (
+                str(entry.get("stage") or ("train" if kind == "dropouts" else kind)),
+                str(entry.get("check") or entry.get("reason", "")),
+            )
             row = found.setdefault(key, {"stage": key[0], "reason": key[1], "count": 0, "rounds": {}, "clients": {}})
             row["count"] += 1
             row["rounds"][line["round"]] = None
@@ -177,7 +184,7 @@ def reason_rows(record: RunRecord, names: tuple[str, ...]) -> list[Json]:
 
 def rounds_without_effect(record: RunRecord) -> list[int]:
     """Rounds in which the model stayed as it was: too few updates, an aborted session, or a round that was skipped."""
-    return [line["round"] for line in record.rounds if line.get("quorum_met") is False or line.get("skipped") is True]
+    return [line["round"] for line in record.rounds if line.get("quorum_met") is False]
 
 
 def cost_charts(record: RunRecord) -> list[Chart]:

@@ -9,6 +9,8 @@ from fedloom.tasks.reporting.data import RunRecord
 
 __all__ = ["BASELINE", "amount", "check_bound", "check_value", "clock", "number", "share", "unit_words", "verdict"]
 
+_JUDGED = ("gap", "with_fault", "value", "participants", "not_finite")
+"""Numbers of checks by what a check judges; of a gap and under a fault, its value is another number."""
 _UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
@@ -103,12 +105,13 @@ def _say(mark: str, word: str, sentence: str, tone: str) -> dict[str, str]:
 def check_value(check: dict[str, Any]) -> str:
     """The number that a check judged, with its interval where there is one."""
     numbers = check.get("numbers", {})
-    value = next(
-        (numbers[name] for name in ("value", "participants", "not_finite") if numbers.get(name) is not None), None
-    )
-    text = number(value)
-    low, high = numbers.get("lower"), numbers.get("upper")
-    return text if low is None or high is None else f"{text} ({number(low)} to {number(high)})"
+    text = number(next((numbers[name] for name in _JUDGED if name in numbers), None))
+    low, high = numbers.get("low"), numbers.get("high")
+    if low is None or high is None:
+        return text
+    if "difference" in numbers:  # of two models, and the interval is its
+        return f"{text}, better by {number(low)} to {number(high)}"
+    return f"{text} ({number(low)} to {number(high)})"
 
 
 def check_bound(check: dict[str, Any]) -> str:
@@ -117,8 +120,12 @@ def check_bound(check: dict[str, Any]) -> str:
     limits = [
         (numbers.get("minimum"), "at least"),
         (numbers.get("maximum"), "at most"),
+        (numbers.get("threshold"), "at most"),
         (numbers.get("quorum"), "at least"),
         (numbers.get("champion_value"), "champion"),
         (0 if "not_finite" in numbers else None, "exactly"),
     ]
-    return ", ".join(f"{words} {limit:g}" for limit, words in limits if limit is not None) or "–"
+    found = [f"{words} {limit:g}" for limit, words in limits if limit is not None]
+    if "max_drop" in numbers:
+        found.append(f"at most {numbers['max_drop']:g} worse than {number(numbers.get('value'))}")
+    return ", ".join(found) or "–"

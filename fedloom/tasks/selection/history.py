@@ -34,10 +34,11 @@ def started(run: Run) -> str:
 def record_round(place: Place, last: bool) -> None:
     """Put a finished round into the job's history, and after the last all of them as one object for later runs.
 
-    Again, it writes the same.
+    Again, it writes the same. A baseline leaves none: it would change who the job's own runs ask, and has figures of
+    single clients that these keep from the server.
     """
     run = place.run
-    if not run.recipe.selection.keep_history or run.recipe.kind != "train":
+    if not run.recipe.selection.keep_history or run.recipe.kind != "train" or run.recipe.baseline:
         return
     run.store.write_json(_key(run, run.run_id, place.round), round_record(place))
     if last:
@@ -58,6 +59,9 @@ def round_record(place: Place) -> dict[str, Any]:
     from fedloom.tasks.gather import client_figures  # it needs torch, and most processes that select do not
 
     secret = recipe.masking is not None or recipe.privacy is not None
+    compared = "quality" in place.result("aggregate")["files"]
+    # The step's outputs name the first of many remarks only.
+    remarks = json.loads(place.file("aggregate", "quality")) if compared else {"excluded": [], "flagged": []}
     return {
         "run_id": place.run.run_id,
         "round": place.round,
@@ -65,8 +69,8 @@ def round_record(place: Place) -> dict[str, Any]:
         "asked": asked,
         "gave": gave,
         "dropouts": took["dropouts"],
-        "excluded": took.get("excluded") or [],
-        "flagged": took.get("flagged") or [],
+        "excluded": remarks["excluded"],
+        "flagged": remarks["flagged"],
         "figures": None if secret else client_figures(place),
     }
 

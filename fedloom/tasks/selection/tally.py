@@ -125,9 +125,7 @@ def sign_of(check: str) -> str | None:
     """What the name of a quality check says about a client: poisoned data, Byzantine behaviour, or nothing."""
     if check == "data_poisoning_score":
         return "poisoning"
-    if check in ("gradient_norm", "parameter_distance") or check.startswith(("krum", "multi_krum", "bulyan")):
-        return "byzantine"
-    return None
+    return "byzantine" if check in ("gradient_norm", "parameter_distance") else None
 
 
 def _take_figures(tally: Tally, row: int, figures: dict[str, float]) -> None:

@@ -21,7 +21,7 @@ from fedloom.tasks.reporting.data import Participation, RunRecord, read_run
 from fedloom.tasks.reporting.files import report_files
 from fedloom.tasks.reporting.metrics_text import metrics_csv, metrics_prom
 from fedloom.tasks.reporting.page import report_page
-from fedloom.tasks.reporting.words import number
+from fedloom.tasks.reporting.words import check_bound, check_value, number
 from fedloom.tasks.step import Run
 from fedloom.tasks.store import RunStore
 
@@ -34,7 +34,7 @@ ANALYSIS: dict[str, Any] = {
         {"low": 0.5, "high": 1.0, "count": 0, "mean_score": None, "rate": None},
     ],
     "groups": {"site": {EVIL: {"windows": 40, "metrics": {"auc": 0.71}, "undefined": {}}}},
-    "gaps": {"site": {"auc": {"worst": 0.71, "value": EVIL, "gap": 0.1234}}},
+    "gaps": {"site": {"auc": {"worst": EVIL, "value": 0.71, "gap": 0.1234}}},
     "drift": {"accel_x": {"psi": 0.3217, "ks": 0.0456}},
     "intervals": {"auc": {"low": 0.6123, "high": 0.8234, "level": 0.95}},
     "robustness": {"stuck axis": {"auc": 0.5432}},
@@ -279,6 +279,62 @@ def test_who_was_lost_or_set_apart_is_counted_with_the_reasons(ended: Callable[.
     assert "far from the others excluded 1 1 c4" in text
     assert "– flagged 1 2 c5" in text
     assert "The model stayed as it was in round 2:" in text
+
+
+def test_updates_that_a_check_set_apart_are_shown(ended: Callable[..., Run]) -> None:
+    checks = [
+        {"name": "gradient_norm", "threshold": 1e-6, "action": "flag"},
+        {"name": "parameter_distance", "metric": "l1", "threshold": 1e-6, "action": "clip"},
+    ]
+    record = record_of(ended(num_rounds=2, aggregation_config={"quality_checks": {"checks": checks}}))
+    assert [len(line["flagged"]) for line in record.rounds] == [6, 6]
+    text = Page(report_page(record)).text
+    assert "gradient_norm flagged 12 1, 2 c0, c1, c2, c3, c4, c5" in text
+    assert "parameter_distance clipped 12 1, 2 c0" in text
+
+
+def test_a_run_with_two_servers_has_a_page(ended: Callable[..., Run]) -> None:
+    run = ended(
+        differential_privacy=None,
+        secure_aggregation=None,
+        privacy_config={
+            "differential_privacy": {"enabled": False},
+            "secure_aggregation": {"enabled": True, "protocol": "two_server"},
+        },
+        orchestration_config={"shard_size": 2, "aggregation": {"min_quorum": 3}},
+        min_clients=4,
+        num_rounds=1,
+        output={"report_format": "html"},
+    )
+    text = Page(run.store.read(run.key("report.html")).decode()).text
+    assert "6 clients gave a half of their update to each of two servers, and no sum of fewer than 3" in text
+    assert "while the two servers do not work together" in text
+    record = record_of(run)
+    (times,) = (chart for chart in charts(report_page(record)) if "Seconds" in (chart.get("aria-label") or ""))
+    assert "secure aggregation" in "".join(times.itertext())
+
+
+JUDGED = [
+    ({"metric": "auc", "value": 0.7, "minimum": 0.6, "maximum": None, "low": 0.61, "high": 0.8, "level": 0.95},
+     "0.7000 (0.6100 to 0.8000)", "at least 0.6"),
+    ({"metric": "auc", "threshold": 0.1, "gap": 0.25, "worst": "north", "value": 0.5}, "0.2500", "at most 0.1"),
+    ({"metric": "auc", "threshold": 0.1, "gap": None, "worst": None, "value": None}, "–", "at most 0.1"),
+    ({"method": "PSI", "signal": "a", "value": 0.3, "threshold": 0.2}, "0.3000", "at most 0.2"),
+    ({"metric": "auc", "value": 0.8, "with_fault": 0.6, "max_drop": 0.1}, "0.6000", "at most 0.1 worse than 0.8000"),
+    ({"metric": "auc", "value": 0.8, "champion_value": 0.79, "margin": 0.1, "difference": 0.01, "low": -0.02,
+      "high": 0.04, "level": 0.95}, "0.8000, better by -0.0200 to 0.0400", "champion 0.79"),
+    ({"participants": 5, "cohort": 6, "quorum": 2}, "5", "at least 2"),
+    ({"not_finite": 0, "parameters": 9}, "0", "exactly 0"),
+    ({}, "–", "–"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(("numbers", "value", "bound"), JUDGED)
+def test_a_check_is_shown_with_the_number_that_it_judged_and_its_limit(
+    numbers: dict[str, Any], value: str, bound: str
+) -> None:
+    assert check_value({"numbers": numbers}) == value
+    assert check_bound({"numbers": numbers}) == bound
 
 
 def test_who_was_drawn_is_not_told_where_privacy_counts_on_it(ended: Callable[..., Run]) -> None:

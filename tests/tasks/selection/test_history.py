@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from fedloom.flows.inline import simulate
+from fedloom.flows.runs import open_run
+from fedloom.flows.without_privacy import compile_baseline
+from fedloom.specs.bundle import load_job
 from fedloom.tasks.errors import RunError, StoreError
 from fedloom.tasks.selection.evidence import rows
 from fedloom.tasks.selection.tally import Tally, empty_tally, fold, sign_of
 from fedloom.tasks.step import Run, run_step
 from fedloom.tasks.store import RunStore
-from tests.tasks.selection.recipes import selector_run
+from tests.tasks.selection.recipes import selector_job, selector_run
 
 OWED = {"fairness_policy": {"enabled": True, "min_participation_per_period": 1, "period": "quarter"}}
 MOST_ONE = {"fairness_policy": {"enabled": True, "max_participation_per_period": 1, "period": "year"}}
@@ -42,7 +45,7 @@ def test_a_tally_counts_rounds_by_client() -> None:
         [
             record(1, figures=figures[0], at="2026-09-30T23:59:59+00:00"),
             record(2, figures=figures[1], asked=["a", "b", "c"], dropouts=[*record(2)["dropouts"], *lost]),
-            record(3, figures=figures[2], flagged=[{"client": "c", "check": "krum", "reason": "far"}]),
+            record(3, figures=figures[2], flagged=[{"client": "c", "check": "gradient_norm", "reason": "far"}]),
         ],
         CLIENTS,
     )
@@ -53,7 +56,7 @@ def test_a_tally_counts_rounds_by_client() -> None:
     assert found.figures["loss"][0] == 0.5
     assert found.figures["reduction"][0] == 0.25  # fell by half, then not at all
     assert found.figures["contribution"][0] == 10.0
-    assert found.signs["byzantine"][2] == "krum: far (round 3 of r)"
+    assert found.signs["byzantine"][2] == "gradient_norm: far (round 3 of r)"
     again = Tally.load(found.dump(CLIENTS), CLIENTS)
     assert again.dump(CLIENTS) == found.dump(CLIENTS)
     fold(again, [record(4, gave=["b"], dropouts=[])], CLIENTS)
@@ -66,9 +69,7 @@ def test_a_tally_counts_rounds_by_client() -> None:
         ("data_poisoning_score", "poisoning"),
         ("gradient_norm", "byzantine"),
         ("parameter_distance", "byzantine"),
-        ("krum", "byzantine"),
-        ("multi_krum", "byzantine"),
-        ("bulyan", "byzantine"),
+        ("loss_improvement", None),
         ("staleness", None),
     ],
 )
@@ -161,6 +162,28 @@ def test_masks_and_privacy_keep_figures_of_clients_out(tmp_path: Path) -> None:
     found = run.store.read_json(f"history/fl-tiny/{run.run_id}/round-00001.json")
     assert found["figures"] is None
     assert found["gave"]
+
+
+def test_remarks_beyond_those_that_engines_show_count_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fedloom.tasks.aggregation.record.SHOWN", 1)
+    checks = [{"name": "gradient_norm", "threshold": 1e-6, "action": "flag"}]
+    job = {"aggregation_config": {"quality_checks": {"checks": checks}}, "min_clients": 2, "num_rounds": 1}
+    plan, run = selector_run(tmp_path / "job", tmp_path / "store", {}, **job)
+    simulate(plan, run)
+    found = run.store.read_json(f"history/fl-tiny/{run.run_id}/round-00001.json")
+    assert [remark["client"] for remark in found["flagged"]] == found["gave"]
+    assert len(found["gave"]) > 1
+
+
+def test_a_baseline_leaves_no_history(tmp_path: Path) -> None:
+    private = {"enabled": True, "mechanism": "DP-SGD", "noise_multiplier": 1.0, "delta": 1e-3, "max_grad_norm": 1.0}
+    privacy = {"differential_privacy": private, "secure_aggregation": {"enabled": False}}
+    job = {"differential_privacy": None, "secure_aggregation": None, "privacy_config": privacy, "num_rounds": 1}
+    bundle = load_job(selector_job(tmp_path / "job", {}, **job))
+    plan = compile_baseline(bundle)
+    run = open_run(plan, bundle, str(tmp_path / "store"))
+    simulate(plan, run)
+    assert run.store.folders("history") == []
 
 
 def test_two_runs_at_once_have_histories_of_their_own(tmp_path: Path) -> None:
