@@ -458,6 +458,14 @@ def test_all_bad_updates_are_a_named_outcome_and_too_few_an_error(tmp_path: Path
         run_job(folder, tmp_path / "store", name="few")
 
 
+def test_the_servers_optimizer_counts_in_an_aggregation(tmp_path: Path, trained: Path) -> None:
+    plain, momentum = agg_job(tmp_path / "plain", trained), agg_job(tmp_path / "yogi", trained, algorithm="FedYogi")
+    assert any("begins anew in each run" in note for note in notes(load_job(momentum)))
+    assert not any("optimizer" in note for note in notes(load_job(plain)))
+    first, second = (run_job(folder, tmp_path / "store")[0] for folder in (plain, momentum))
+    assert first.model_digest != second.model_digest
+
+
 @pytest.mark.parametrize("order", [(3, 3, 5), (5, 3, 3), (3, 5, 3)])
 def test_two_updates_for_an_earlier_round_do_no_harm_in_any_order(
     tmp_path: Path, trained: Path, order: tuple[int, ...]
