@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from fedloom.flows.evaluation import fairness_columns
 from fedloom.specs.bundle import JobBundle
+from fedloom.specs.checks_aggregation import SERVER_OPTIMIZERS
 from fedloom.specs.job import Job
 from fedloom.specs.problems import SpecError
 from fedloom.specs.trails import Trail
@@ -94,9 +95,12 @@ def kind_notes(job: Job) -> list[str]:
         return found
     if job.kind == "aggregate":
         found = ["the job trains nothing and has one round: of training_config only the loss and the seed count"]
+        if job.training.algorithm in SERVER_OPTIMIZERS:
+            found = [f"{found[0]}, and the server's optimizer, which begins anew in each run"]
         if job.orchestration.timing is not None:
             found.append("a run combines the updates that are there when it starts, whatever timing says of waiting")
-        return [*found, "every client that gave an update takes part: neither client_selection nor max_clients count"]
+        who = "every eligible client that gave an update takes part"
+        return [*found, f"{who}: nobody is drawn, and max_clients does not count"]
     return []
 
 

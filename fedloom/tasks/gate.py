@@ -108,12 +108,13 @@ def participation(place: Place, now: Progress) -> Check:
     """At least the quorum of clients gave an update in this round, or in an earlier one if this was skipped."""
     took = place.result("aggregate")["outputs"]
     numbers = {name: took[name] for name in ("participants", "cohort", "quorum")}
-    skipped = place.result("select")["outputs"]["skipped"]
+    skipped, evaluates = place.result("select")["outputs"]["skipped"], place.run.recipe.kind == "evaluate"
     if skipped is not None:
-        untrained = now.stop_reason is not None and not any(line["quorum_met"] for line in now.lines)
-        words = f"the round was skipped: {skipped}" + ("; no round has trained the model" if untrained else "")
-        return Check("participation", "fail" if untrained else "pass", words, numbers)
-    gave = "measured the model" if place.run.recipe.kind == "evaluate" else "gave an update"
+        nothing = now.stop_reason is not None and not any(line["quorum_met"] for line in now.lines)
+        did = "measured" if evaluates else "trained"
+        words = f"the round was skipped: {skipped}" + (f"; no round has {did} the model" if nothing else "")
+        return Check("participation", "fail" if nothing else "pass", words, numbers)
+    gave = "measured the model" if evaluates else "gave an update"
     if excluded := took["remarks"]["excluded"]:
         gave += f" that counts, {excluded} were excluded"
     words = f"{took['participants']} of {took['cohort']} clients {gave}, the quorum is {took['quorum']}"

@@ -42,7 +42,7 @@ class Given:
 def read_index(place: Place) -> Given:
     """Read the index of the job's updates; a wrong entry is refused, and the others count.
 
-    Of several updates of a client that for the latest round counts; of two for one round, none does.
+    Of several updates of a client that for the latest round counts; of two for that round, none does.
 
     Raises:
         ConfigurationError: when there is no index, it is no such index, or its updates change another model.
@@ -63,7 +63,7 @@ def read_index(place: Place) -> Given:
     except ValueError as error:
         raise ConfigurationError(f"{at} is no JSON: {error}") from error
     _check_base(place, index.base_model, at)
-    entries: dict[str, UpdateEntry] = {}
+    given: dict[str, list[UpdateEntry]] = {}
     refused: dict[str, str] = {}
     for number, raw in enumerate(index.updates, start=1):
         try:
@@ -73,13 +73,15 @@ def read_index(place: Place) -> Given:
             who = name if isinstance(name, str) and name and name.isprintable() else f"entry {number}"
             refused[who] = f"{INDEX}: {_first(error)}"
             continue
-        before = entries.get(entry.client)
-        if before is not None and before.round == entry.round:
-            refused[entry.client] = f"it gave two updates for round {entry.round}"
-        if before is None or entry.round > before.round:
-            entries[entry.client] = entry
-    for client in refused:
-        entries.pop(client, None)
+        given.setdefault(entry.client, []).append(entry)
+    entries: dict[str, UpdateEntry] = {}
+    for client, own in given.items():
+        last = max(entry.round for entry in own)
+        entry, *others = (entry for entry in own if entry.round == last)
+        if others:
+            refused.setdefault(client, f"it gave two updates for round {last}")
+        if client not in refused:
+            entries[client] = entry
     latest = max((entry.round for entry in entries.values()), default=0)
     return Given(sha256(data), entries, refused, latest if index.round is None else index.round)
 

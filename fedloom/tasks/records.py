@@ -53,7 +53,7 @@ def _participation(last: Place) -> list[dict[str, Any]]:
 
 
 def _weights(last: Place) -> list[dict[str, Any]]:
-    """Share of each client in the mean of each round; null where the rule chose coordinates and not clients."""
+    """Share of each client in the mean of each round; null where there is none, or it was chosen by coordinates."""
     recipe = last.run.recipe
     if recipe.masking is not None or recipe.privacy is not None:
         raise MissingError("figures of single clients are not seen where masks or privacy are promised")
@@ -68,7 +68,10 @@ def _shares(place: Place) -> dict[str, float] | None:
         return quality["shares"] or None
     figures = client_figures(place)
     total = sum(own["weight"] for _, own in sorted(figures.items()))
-    return {client: own["weight"] / total for client, own in sorted(figures.items())}
+    if not place.result("aggregate")["outputs"]["quorum_met"] or not total > 0:
+        return None
+    by = total if place.run.recipe.aggregation.normalize else 1.0
+    return {client: own["weight"] / by for client, own in sorted(figures.items())}
 
 
 def _quality(place: Place) -> dict[str, Any] | None:

@@ -27,8 +27,14 @@ from fedloom.tasks.reporting.data import read_run
 from fedloom.tasks.reporting.page import report_page
 from fedloom.tasks.step import Place, Run
 from tests.conftest import CLIENTS, write_job
+from tests.tasks.selection.recipes import SELECTOR
 
 CUSTOM = {"aggregation": {"weights": "custom", "weight_column": "data_samples", "min_quorum": 2}}
+WEIGHTS = "aggregation_weights"
+SHORT = SELECTOR | {
+    "selection_algorithm": {"algorithm": "random", "num_clients": 4, "min_clients": 4, "on_shortfall": "skip_round"},
+    "blacklist": {"enabled": True, "client_ids": ["c0", "c1", "c2"]},
+}
 METRICS = [
     {"name": "auc", "aggregation": "weighted_average", "target": 0.3},
     {"name": "accuracy", "aggregation": "weighted_average"},
@@ -450,6 +456,53 @@ def test_all_bad_updates_are_a_named_outcome_and_too_few_an_error(tmp_path: Path
     (folder / "updates" / "index.json").write_text(json.dumps({"updates": index["updates"][:1]}))
     with pytest.raises(RunError, match="1 given updates may count, 2 are needed"):
         run_job(folder, tmp_path / "store", name="few")
+
+
+def test_the_servers_optimizer_counts_in_an_aggregation(tmp_path: Path, trained: Path) -> None:
+    plain, momentum = agg_job(tmp_path / "plain", trained), agg_job(tmp_path / "yogi", trained, algorithm="FedYogi")
+    assert any("begins anew in each run" in note for note in notes(load_job(momentum)))
+    assert not any("optimizer" in note for note in notes(load_job(plain)))
+    first, second = (run_job(folder, tmp_path / "store")[0] for folder in (plain, momentum))
+    assert first.model_digest != second.model_digest
+
+
+@pytest.mark.parametrize("order", [(3, 3, 5), (5, 3, 3), (3, 5, 3)])
+def test_two_updates_for_an_earlier_round_do_no_harm_in_any_order(
+    tmp_path: Path, trained: Path, order: tuple[int, ...]
+) -> None:
+    folder = agg_job(tmp_path / "job", trained)
+    index = folder / "updates" / "index.json"
+    told = json.loads(index.read_text())
+    first = told["updates"].pop(0)
+    told["updates"] += [{**first, "round": number} for number in order]
+    index.write_text(json.dumps(told))
+    _, events, run = run_job(folder, tmp_path / "store")
+    assert json.loads(Place(run, 1).file("select", "entries"))[first["client"]]["round"] == 5
+    assert events[-1].step == "report"
+
+
+def test_no_round_that_measured_is_no_round_that_trained(tmp_path: Path, trained: Path) -> None:
+    folder = eval_job(tmp_path / "job", trained, min_clients=4)
+    (folder / "selector.yaml").write_text(json.dumps(SHORT))
+    result, _, run = run_job(folder, tmp_path / "store")
+    assert "no round has measured the model" in result.gate["stop_reason"]
+    page = report_page(read_run(run.store, run.run_id))
+    assert "the server saw every client&#39;s metrics, and no update" in page
+    assert "Measured the model" in page
+    for wrong in ("Gave an update", "saw the updates", "stayed as it was"):
+        assert wrong not in page
+
+
+def test_shares_of_a_round_without_a_mean_are_none(tmp_path: Path) -> None:
+    fields = {"orchestration_config": CUSTOM, "output": {"save_metadata": True, "metadata_includes": [WEIGHTS]}}
+    folder = write_job(tmp_path / "job", num_rounds=1, **fields)
+    rows = (folder / "fleet.csv").read_text().splitlines()
+    nothing = [f"{row.rsplit(',', 1)[0]},{int(row.startswith('c5,'))}" for row in rows[1:]]
+    (folder / "fleet.csv").write_text("\n".join([rows[0], *nothing]) + "\n")
+    (folder / "data" / "c5.csv").unlink()
+    _, _, run = run_job(folder, tmp_path / "store")
+    exported = Place(run, 0).result("export")["files"]["metadata"]["key"]
+    assert run.store.read_json(exported)[WEIGHTS] == [{"round": 1, "shares": None}]
 
 
 def test_one_client_alone_may_be_aggregated(tmp_path: Path, trained: Path) -> None:

@@ -101,12 +101,17 @@ def training_charts(record: RunRecord) -> list[Chart]:
     return made
 
 
+def _evaluates(record: RunRecord) -> bool:
+    return bool(record.recipe.get("kind") == "evaluate")
+
+
 def cohort_chart(record: RunRecord) -> Chart:
-    """Clients that gave an update and clients that were lost, a bar a round."""
+    """Clients that gave an update (in an evaluation, that measured the model) and clients that were lost, by round."""
     gave = [float(line["participants"]) for line in record.rounds]
     lost = [float(line["cohort"] - line["participants"]) for line in record.rounds]
-    parts = [Series("gave an update", rounds_of(record), gave), Series("lost", rounds_of(record), lost)]
-    total = f"{sum(gave):.0f} updates of {sum(gave) + sum(lost):.0f} asked for"
+    did, what = ("measured the model", "measurements") if _evaluates(record) else ("gave an update", "updates")
+    parts = [Series(did, rounds_of(record), gave), Series("lost", rounds_of(record), lost)]
+    total = f"{sum(gave):.0f} {what} of {sum(gave) + sum(lost):.0f} asked for"
     quorum = record.recipe.get("aggregation", {}).get("quorum")
     levels = [] if quorum is None else [Level(f"quorum {quorum}", quorum)]
     return charts.stacks(f"Clients by round: {total}", rounds_of(record), parts, "round", levels)
@@ -184,6 +189,8 @@ def reason_rows(record: RunRecord, names: tuple[str, ...]) -> list[Json]:
 
 def rounds_without_effect(record: RunRecord) -> list[int]:
     """Rounds in which the model stayed as it was: too few updates, an aborted session, or a round that was skipped."""
+    if _evaluates(record):  # there the model never changes
+        return []
     return [line["round"] for line in record.rounds if line.get("quorum_met") is False]
 
 
