@@ -180,7 +180,7 @@ def _referred_to(store: RunStore, fates: Mapping[str, Fate], elsewhere: Mapping[
     """Runs that must stay because something names them, each with what does.
 
     A champion's pointer names its run, and that run's evidence the champion that it was compared with: what one would
-    go back to. The plan of a run that stays may name others.
+    go back to. The plan of a run that stays may name others, and so may theirs.
     """
     pinned: dict[str, str] = {}
     for key, data in elsewhere.items():
@@ -190,10 +190,12 @@ def _referred_to(store: RunStore, fates: Mapping[str, Fate], elsewhere: Mapping[
         for run in _runs_in(_last_evidence(store, champion, fates[champion].objects), fates):
             if run != champion:
                 pinned.setdefault(run, f"the evidence of {champion} refers to it")
-    plans = store.read_many(f"runs/{run}/plan.json" for run, fate in fates.items() if fate.kept is not None)
-    for key, data in plans.items():
-        for run in _runs_in(data, fates):
-            pinned.setdefault(run, f"{key} refers to it")
+    fresh = {run for run, fate in fates.items() if fate.kept is not None} | pinned.keys()
+    while fresh:  # what a run that stays refers to stays, and what that refers to
+        plans = store.read_many(f"runs/{run}/plan.json" for run in sorted(fresh))
+        named = {run: f"{key} refers to it" for key, data in plans.items() for run in _runs_in(data, fates)}
+        fresh = {run for run in named if run not in pinned and fates[run].kept is None}
+        pinned |= {run: named[run] for run in fresh}
     return pinned
 
 

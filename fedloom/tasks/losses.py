@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from fedloom.tasks.errors import ConfigurationError, RunError, StoreError, one_line
 from fedloom.tasks.step import Place, Run
 
 LOST_SHARD = "the shard was lost"
 """How the reason of a dropout begins that is an engine's doing, not the client's."""
+_AFTER_ITS_UPDATE = frozenset({"confirm_survivors", "reveal_shares"})
+"""Stages of secure aggregation at which a client's update is in the sum already, whether it stays or not."""
 _NO_WORD = "it ended without a result or a word: killed, evicted or out of time"
+
+
+def without_update(dropouts: Iterable[Mapping[str, str]]) -> set[str]:
+    """The clients among a round's dropouts whose update is in no sum."""
+    return {dropout["client"] for dropout in dropouts if dropout.get("stage") not in _AFTER_ITS_UPDATE}
 
 
 def record_loss(run: Run, name: str, round: int, shard: int, reason: str) -> None:

@@ -19,7 +19,7 @@ _BATCH = 512
 def window_losses(recipe: Recipe, state: State, windows: Windows) -> NDArray[np.float64]:
     """Losses and their weights in the mean, [N, 2].
 
-    The weights are 1 but for CrossEntropyLoss with class weights, which averages by them.
+    The weights are 1 but for CrossEntropyLoss and NLLLoss with class weights, which average by them.
     """
     loss_of = loss_function(recipe.training)
 
@@ -40,6 +40,7 @@ def window_losses(recipe: Recipe, state: State, windows: Windows) -> NDArray[np.
             parts.append(each(model(x.clone()), target))
     losses = torch.cat(parts).to(torch.float64).numpy()
     weights = np.ones_like(losses)
-    if recipe.training.loss == "CrossEntropyLoss" and recipe.training.class_weights and windows.y is not None:
+    weighted = recipe.training.loss in ("CrossEntropyLoss", "NLLLoss") and recipe.training.class_weights
+    if weighted and windows.y is not None:
         weights = np.asarray(recipe.training.class_weights, dtype=np.float64)[windows.y]
     return np.stack([losses, weights], axis=1)

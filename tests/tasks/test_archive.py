@@ -9,6 +9,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -228,6 +229,20 @@ def test_a_run_that_anything_else_in_the_store_names_stays(three: list[Run]) -> 
     age(three[1], 3 * YEAR)
     fate = next(fate for fate in look(store).runs if fate.run_id == three[1].run_id)
     assert fate.kept == "rollouts/tiny.json refers to it"
+
+
+def test_what_a_run_began_with_stays_and_what_that_began_with(make_run: Callable[..., Run]) -> None:
+    runs: list[Run] = []
+    for source in (None, "run:", "run:"):
+        if runs:
+            age(runs[-1], 3 * YEAR)
+        own = source and source + runs[-1].run_id
+        runs.append(make_run(model_source=own, num_rounds=1, metrics={"auc": 1.0}, seed=len(runs)))
+        simulate(compile_plan(load_job(runs[-1].folder)), runs[-1])
+    fates = {fate.run_id: fate for fate in look(runs[0].store).runs}
+    assert [fates[run.run_id].term.until < datetime.now(UTC) for run in runs] == [True, True, False]  # type: ignore
+    for before, after in pairwise(runs):
+        assert fates[before.run_id].kept == f"runs/{after.run_id}/plan.json refers to it"
 
 
 def test_a_run_that_is_new_or_has_no_plan_stays(make_run: Callable[..., Run]) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 from fedloom.specs.canonical import restore
 from fedloom.specs.fleet import Fleet
 from fedloom.tasks.errors import RunError
+from fedloom.tasks.losses import without_update
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.reporting.records import State, judge, read_lines, read_object, result_place
 from fedloom.tasks.select import cohort_shards
@@ -211,8 +212,8 @@ def cohorts(run: Run, lines: list[Json]) -> tuple[dict[str, int], dict[str, int]
     lost: Counter[str] = Counter()
     for line in lines:
         asked.update(client for shard in cohort_shards(Place(run, line["round"])) for client in shard)
-        gone = {entry["client"] for name in ("dropouts", "excluded") for entry in entries_of(line.get(name))}
-        lost.update(gone)
+        excluded = {entry["client"] for entry in entries_of(line.get("excluded"))}
+        lost.update(without_update(entries_of(line.get("dropouts"))) | excluded)
     return dict(asked), {client: max(0, count - lost[client]) for client, count in asked.items()}
 
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from fedloom.specs.canonical import canonical_json
 from fedloom.tasks.errors import StoreError
+from fedloom.tasks.losses import without_update
 from fedloom.tasks.selection.tally import Tally, empty_tally, fold
 from fedloom.tasks.step import Place, Run
 
@@ -54,7 +55,7 @@ def round_record(place: Place) -> dict[str, Any]:
     recipe, took = place.run.recipe, place.result("aggregate")["outputs"]
     decision = json.loads(place.file("select", "decision"))
     asked = sorted(decision["cohort"])
-    lost = {dropout["client"] for dropout in took["dropouts"]}
+    lost = without_update(took["dropouts"])
     gave = [] if took["aborted"] is not None else [client for client in asked if client not in lost]
     from fedloom.tasks.gather import client_figures  # it needs torch, and most processes that select do not
 

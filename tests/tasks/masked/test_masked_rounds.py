@@ -19,6 +19,7 @@ from fedloom.tasks.client_home import client_folder, fleet_folder, make_keys
 from fedloom.tasks.losses import record_loss
 from fedloom.tasks.masked import session
 from fedloom.tasks.model_store import read_model
+from fedloom.tasks.reporting.data import read_run
 from fedloom.tasks.secure_aggregation.client import RefusedError
 from fedloom.tasks.secure_aggregation.messages import make_terms
 from fedloom.tasks.step import Place, Run, run_step
@@ -100,6 +101,19 @@ def test_a_client_that_vanishes_before_a_stage(make_run: MakeRun, stage: str) ->
     lost = {"client": "c3", "stage": stage}
     shown = [{key: drop[key] for key in ("client", "stage")} for drop in took["dropouts"]]
     assert shown == ([] if stage == "unmask" else [lost])
+
+
+@pytest.mark.parametrize(("stage", "counts"), [("mask_update", False), ("reveal_shares", True)])
+def test_who_is_lost_after_its_update_is_in_the_sum_has_given_it(make_run: MakeRun, stage: str, counts: bool) -> None:
+    run = masked(make_run, num_rounds=1)
+    took = play(run, lambda now: vanish(run, "c3") if now == stage else None)
+    assert took["participants"] == 5 + counts
+    for name in ("evaluate", "gate"):
+        run_step(run, name, 1)
+    assert ("c3" in run.store.read_json(f"history/fl-tiny/{run.run_id}/round-00001.json")["gave"]) is counts
+    told = read_run(run.store, run.run_id).participation
+    assert told is not None
+    assert told.gave["c3"] == counts
 
 
 @pytest.mark.parametrize("stage", session.STAGES)
