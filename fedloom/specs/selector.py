@@ -9,7 +9,8 @@ from fedloom.specs.base import Section, Semver
 from fedloom.specs.fields import Count, Flag, Name, Natural, NotNegative, Rate, Scalar, Timestamp
 
 CustomValue = StrictBool | StrictInt | StrictFloat | str | tuple[Scalar, ...]
-Weight = NotNegative
+# Sums and products of weights are float64: larger ones could overflow, and then nobody would be drawn.
+Weight = Annotated[NotNegative, Field(le=1e6)]
 _COLUMN = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 Dimension = Literal["aircraft_type", "aircraft_age", "flight_phase", "geographic_region", "operator"]
 
@@ -111,7 +112,7 @@ class SelectionAlgorithm(Section):
     sampling_weights: dict[str, Weight | dict[str, Weight]] | None = Field(
         None,
         description="For weighted_random: 'COLUMN: {VALUE: WEIGHT}' weighs clients by a value, 'COLUMN: WEIGHT' by the "
-        "size of a number.",
+        "size of a number. Weights are 0 to 1,000,000.",
     )
     importance_metric: Literal["data_volume", "data_diversity", "model_contribution", "loss_gradient"] | None = Field(
         None, description="What importance_sampling weighs clients by."

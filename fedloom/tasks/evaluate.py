@@ -94,7 +94,7 @@ def read_holdout(run: Run, recipe: Recipe) -> Windows:
     try:
         windows = run.windows.read(settings.holdout or "", run.folder, _with_columns(recipe), limit)
     except ClientDataError as error:
-        raise RunError(f"the holdout cannot be read: {error}") from error
+        raise RunError(f"the holdout {settings.holdout} cannot be read: {error}") from error
     # Of a reconstruction, the label says whether a window is an anomaly.
     classes = 2 if recipe.model.output == "reconstruction_error" else recipe.model.classes
     if windows.y is not None and classes and windows.y.max() >= classes:

@@ -62,6 +62,8 @@ def selector(**eligibility: Any) -> Selector:
         ("selection_algorithm", {"max_wait": 5}, "belong together"),
         ("selection_algorithm", {"on_shortfall": "hope"}, "skip_round"),
         ("selection_algorithm", {"sampling_weights": {"x": -1.0}}, "greater than or equal to 0"),
+        ("selection_algorithm", {"sampling_weights": {"x": 1e308}}, "less than or equal to 1000000"),
+        ("selection_algorithm", {"sampling_weights": {"x": {"A": 2e6}}}, "less than or equal to 1000000"),
         ("selection_algorithm", {"sampling_weights": {"x": 0.0}}, "the weights of columns are all 0"),
         ("selection_algorithm", {"sampling_weights": {"x": {"A": 0.0}}}, "gives no value a weight above 0"),
         ("selection_algorithm", {"sampling_weights": {"a b": 1.0}}, "names no fleet column"),

@@ -166,7 +166,7 @@ def test_metrics_come_from_the_holdout_and_a_sample_of_it_is_stratified(make_run
 
 
 def test_a_holdout_that_cannot_be_read_stops_the_run(make_run: MakeRun) -> None:
-    with pytest.raises(RunError, match="the holdout cannot be read"):
+    with pytest.raises(RunError, match=r"the holdout nowhere\.csv cannot be read"):
         until(make_run(holdout="nowhere.csv"), "evaluate")
 
 
