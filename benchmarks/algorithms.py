@@ -14,7 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import torch
 import yaml
+from torch import nn
 
 from fedloom import FedJob
 from fedloom.flows.result import RunResult
@@ -80,6 +82,20 @@ def drawn(name: str, **settings: Any) -> tuple[Changes, Changes]:
     return {"orchestration_config.client_selection.algorithm": name}, changes
 
 
+class Pooled(nn.Module):
+    """A network of a user's own: two convolutions, and the largest value of each channel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.body = nn.Sequential(nn.Conv1d(6, 16, 9), nn.ReLU(), nn.Conv1d(16, 32, 9), nn.ReLU())
+        self.head = nn.Linear(32, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """One logit a window."""
+        out: torch.Tensor = self.head(self.body(x.transpose(1, 2)).amax(dim=2))
+        return out
+
+
 def server(name: str, **settings: Any) -> Changes:
     """A job whose server takes steps of its own."""
     algorithm = name if name in ("FedAdam", "FedYogi") else "FedOpt"
@@ -109,6 +125,10 @@ TABLES: Mapping[str, tuple[Variant, ...]] = {
         Variant("weights uniform", {WEIGHTS: "uniform"}),
         Variant("weights loss_based", {WEIGHTS: None, "aggregation_config.weighting": {"strategy": "loss_based"}}),
         Variant("weights contribution", {WEIGHTS: None, "aggregation_config.weighting": {"strategy": "contribution"}}),
+        Variant(
+            "weights custom, by hours recorded",
+            {WEIGHTS: "custom", "orchestration_config.aggregation.weight_column": "recording_hours"},
+        ),
         Variant("median", robust("median")),
         Variant("trimmed mean, 10 %", robust("trimmed_mean", trimmed_mean_config={"trim_ratio": 0.1})),
         Variant("Krum", robust("krum")),
@@ -136,6 +156,7 @@ TABLES: Mapping[str, tuple[Variant, ...]] = {
         Variant("LSTM", network("LSTM", hidden_dim=32)),
         Variant("GRU", network("GRU", hidden_dim=32)),
         Variant("Transformer", network("Transformer", hidden_dim=32, num_layers=1)),
+        Variant("Custom (a class of the script)", network("Custom") | {f"{MODEL}.custom_class": "algorithms:Pooled"}),
         Variant(
             "Autoencoder (learns without labels)",
             network("Autoencoder", latent_dim=32)

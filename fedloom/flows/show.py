@@ -17,12 +17,12 @@ from fedloom.flows.selection import draws, score_of
 from fedloom.flows.selection_checks import history_notes
 from fedloom.specs.bundle import JobBundle
 from fedloom.specs.canonical import plain
+from fedloom.tasks.amounts import amount
 from fedloom.tasks.learning_rate import training_of
 from fedloom.tasks.recipe import Recipe
 from fedloom.tasks.secure_aggregation.parameters import Assumptions, choose
 
 _MOVED = {"train": "model down, update up", "evaluate": "model down", "aggregate": "update up"}
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def as_tree(plan: Plan) -> str:
@@ -284,9 +284,4 @@ def _count(number: int | None) -> str:
 
 
 def _bytes(number: int | None) -> str:
-    if number is None:
-        return "depends on the custom class"
-    size, unit = float(number), 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
+    return "depends on the custom class" if number is None else amount(number)

@@ -9,6 +9,7 @@ from statistics import median
 from typing import Any
 
 from fedloom.tasks.aggregation.record import outputs_of
+from fedloom.tasks.losses import LOST_SHARD
 from fedloom.tasks.metrics import held_out
 from fedloom.tasks.model_store import model_key
 from fedloom.tasks.pooled import pooled_metrics
@@ -110,7 +111,7 @@ def _gathered(place: Place) -> tuple[dict[str, dict[str, Any]], list[dict[str, s
     for shard, clients in enumerate(cohort_shards(place)):
         result = place.result("measure", shard)
         if "lost" in result:
-            reason = f"the shard was lost: {result['lost']}"
+            reason = f"{LOST_SHARD}: {result['lost']}"
             dropouts += [{"client": client, "reason": reason} for client in clients]
             continue
         dropouts += result["outputs"]["dropouts"]

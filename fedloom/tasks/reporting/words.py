@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from fedloom.tasks.amounts import amount
 from fedloom.tasks.report import BASELINE, sets_limits
 from fedloom.tasks.reporting.data import RunRecord
 
@@ -11,7 +12,6 @@ __all__ = ["BASELINE", "amount", "check_bound", "check_value", "clock", "number"
 
 _JUDGED = ("gap", "with_fault", "value", "participants", "not_finite")
 """Numbers of checks by what a check judges; of a gap and under a fault, its value is another number."""
-_UNITS = ("B", "KB", "MB", "GB", "TB")
 
 
 def number(value: Any) -> str:
@@ -27,16 +27,6 @@ def number(value: Any) -> str:
     if value and not 0.001 <= abs(value) < 10_000:
         return f"{value:.4g}"
     return f"{value:.4f}"
-
-
-def amount(value: float | None) -> str:
-    """Bytes in the unit that fits."""
-    if value is None:
-        return "–"
-    size, unit = float(value), 0
-    while size >= 1000 and unit < len(_UNITS) - 1:
-        size, unit = size / 1000, unit + 1
-    return f"{size:.0f} {_UNITS[unit]}" if unit == 0 else f"{size:.1f} {_UNITS[unit]}"
 
 
 def share(part: float, whole: float) -> str:
