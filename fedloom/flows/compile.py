@@ -45,7 +45,7 @@ def compile_plan(bundle: JobBundle, seed: int | None = None, rounds: int | None 
     parameters = parameter_count(recipe.model) or 0
     if parameters > _MAX_PARAMETERS:
         message = f"the model would have {parameters:,} parameters, more than {_MAX_PARAMETERS:,}"
-        raise SpecError([bundle.problem("job", ("model_config",), "error", message)])
+        raise SpecError([bundle.problem("job", ("model_config", "model_hyperparameters"), "error", message)])
     if found := [bundle.problem("job", *finding) for finding in memory_findings(bundle, recipe)]:
         raise SpecError(found)
     one = Resources(cpus=recipe.threads, memory_bytes=None)

@@ -117,6 +117,8 @@ def _remarks(took: dict[str, Any]) -> list[str]:
         ]
         if took["remarks"][what] > len(took[what]):
             found.append(f"{what} in all: {took['remarks'][what]}")
+    if took["aborted"] is not None:
+        found.append(f"no new model: secure aggregation gave no sum: {took['aborted']}")
     return found if took["withheld"] is None else [*found, f"no new model: {took['withheld']}"]
 
 

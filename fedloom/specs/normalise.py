@@ -171,7 +171,7 @@ class _Work:
         for section in REQUIRED_SECTIONS:
             self.tree.setdefault(section, {})
         for key, target in FLAT.items():
-            if target[0] not in data and key != "holdout":
+            if target[0] not in data and key != "holdout" and self.get(target) is _ABSENT:
                 self.origins.setdefault(target, (key,))
         model = self.tree["model_config"]
         if "model_config" not in data and isinstance(model, dict):

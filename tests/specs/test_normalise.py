@@ -144,6 +144,14 @@ def test_errors_lead_to_the_lines_of_the_user(text: str, path: str, line: int) -
     assert (path, line) in [(problem.path, problem.line) for problem in error.value.problems]
 
 
+def test_what_a_flat_job_says_within_a_section_of_its_own_has_its_own_line() -> None:
+    text = SHORT_A.replace("output_schema: ", "output_schema:\n  labels: [1, 1]\n  type: ")
+    document, _ = normal_form(parse_document(text, "f"))
+    problem = document.problem(("model_config", "output_schema", "labels"), "names a label twice")
+    assert problem.path == "output_schema.labels"
+    assert text.splitlines()[problem.line - 1] == "  labels: [1, 1]"
+
+
 def test_a_value_given_twice_is_an_error_with_both_places() -> None:
     document, conflicts = normal_form(parse_document(SHORT_A + "privacy_config:\n  epsilon: 2\n", "f"))
     assert document.data["privacy_config"]["differential_privacy"]["enabled"] is True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -13,6 +14,7 @@ from cryptography.hazmat.primitives import serialization
 
 from fedloom.flows.compile import CLIENT_STAGES, compile_plan
 from fedloom.flows.inline import simulate
+from fedloom.flows.progress import ProgressDisplay
 from fedloom.flows.result import read_result
 from fedloom.specs.bundle import load_job
 from fedloom.tasks.client_home import client_folder, fleet_folder, make_keys
@@ -319,3 +321,13 @@ def test_clients_do_not_take_part_in_sums_of_fewer_than_the_plan_says(make_run: 
     assert {drop["reason"] for drop in took["dropouts"]} == {
         f"{client}: a sum of 3 of 6 clients is not safe" for client in run.fleet.clients
     }
+
+
+def test_a_round_without_a_sum_says_so_while_the_run_goes_on(make_run: MakeRun) -> None:
+    run = masked(make_run)
+    for client in ("c0", "c1", "c2", "c3"):
+        (run.folder / "data" / f"{client}.csv").write_text("")
+    plan, shown = compile_plan(load_job(run.folder)), io.StringIO()
+    with ProgressDisplay(plan, shown) as display:
+        simulate(plan, run, display)
+    assert "round 1: no new model: secure aggregation gave no sum: only 2 clients" in " ".join(shown.getvalue().split())
