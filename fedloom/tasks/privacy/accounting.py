@@ -215,16 +215,21 @@ def _check_delta(delta: float) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep dp-accounting's remarks on the orders that it tried off the terminal."""
+    """Keep dp-accounting's remarks on the orders that it tried off the terminal.
+
+    Without any handler absl would set up the root logger, and from then on all libraries of the process would print.
+    """
     import logging
     import warnings
 
-    logger = logging.getLogger("absl")
+    logger, handler = logging.getLogger("absl"), logging.NullHandler()
     before = logger.level
     logger.setLevel(logging.ERROR)
+    logging.getLogger().addHandler(handler)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
+        logging.getLogger().removeHandler(handler)
         logger.setLevel(before)

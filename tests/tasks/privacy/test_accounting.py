@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+import subprocess
+import sys
 from typing import Any
 
 import pytest
@@ -157,3 +159,13 @@ def test_targets_that_cannot_be_kept() -> None:
             calibrate(target, DELTA, 1)
     with pytest.raises(ConfigurationError, match="no noise multiplier"):
         calibrate(1e-9, DELTA, 10**6, accountant="rdp")
+
+
+def test_accounting_leaves_the_logging_of_the_process_alone() -> None:
+    # In a process of its own: pytest has handlers on the root logger.
+    code = (
+        "import logging; from fedloom.tasks.privacy.accounting import Mechanism, Sampling, epsilon;"
+        "epsilon(Mechanism(0.5, Sampling('poisson', 0.5), 2), 1, 1e-5, 'rdp'); print(logging.getLogger().handlers)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert (done.stdout.strip(), done.stderr) == ("[]", "")
