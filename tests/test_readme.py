@@ -36,6 +36,7 @@ def test_the_tour_runs_from_top_to_bottom(tmp_path: Path, quiet_environment: dic
         assert done.stdout.strip(), command
         assert "Traceback" not in done.stderr, f"{command}\n{done.stderr}"
         assert "arning" not in done.stderr, f"{command}\n{done.stderr}"
+        assert "INFO" not in done.stderr, f"{command}\n{done.stderr}"
 
 
 def test_ci_installs_and_tests_as_the_readme_says() -> None:
