@@ -30,6 +30,8 @@ def step(place: Place) -> StepResult:
 
         return admit(place)
     decision, tally = _decide(place)
+    if wanted.on_shortfall == "skip_round":
+        decision = _lucky_enough(decision, wanted.algorithm, run.recipe.aggregation.quorum)
     cohort = [run.fleet.clients[row] for row in np.flatnonzero(decision.chosen)]
     shards = split(cohort, wanted.shard_size) or [[]]  # an engine cannot wait for no shards at all
     skipped = decision.shortfall if wanted.on_shortfall == "skip_round" else None
@@ -96,6 +98,15 @@ def _decide(place: Place) -> tuple[Decision, Tally | None]:
         tally = later
     tally = freeze(place, tally)
     return decide(fleet, wanted, tally, _luck(place)), tally
+
+
+def _lucky_enough(decision: Decision, algorithm: str, quorum: int) -> Decision:
+    """The decision, or a shortfall where Poisson sampling happened to draw fewer clients than count."""
+    drawn = int(decision.chosen.sum())
+    if algorithm != "poisson" or decision.shortfall is not None or drawn >= quorum:
+        return decision
+    words = f"{drawn} clients were drawn, the quorum is {quorum}"
+    return replace(decision, turn=np.full_like(decision.turn, -1), shortfall=words)
 
 
 def _write(

@@ -143,3 +143,19 @@ def test_a_new_period_is_waited_for_when_it_comes_soon(now: str, minutes: int, w
         later = rolled(tally, begins)
         assert later.at == "2026-12-01T00:00:00+00:00"
         assert later.counts["in_period"].tolist() == [0, 0]
+
+
+def test_a_draw_below_the_quorum_by_bad_luck_skips_the_round(tmp_path: Path) -> None:
+    how_poisson = {"algorithm": "poisson", "num_clients": 2, "on_shortfall": "skip_round"}
+    selector = {"selection_algorithm": how_poisson}
+    orchestration = {"shard_size": 2, "aggregation": {"min_quorum": 2}}
+    changes = {"num_rounds": 8, "client_selection": "poisson", "orchestration_config": orchestration}
+    plan, run = selector_run(tmp_path / "job", tmp_path / "store", selector, **changes)
+    simulate(plan, run)
+    found = lines(run)
+    assert len(found) == 8
+    few = [line for line in found if line["skipped"]]
+    assert few  # one of eight draws of two on average, with this seed
+    assert all(str(line["skipped"]).endswith("clients were drawn, the quorum is 2") for line in few)
+    assert all(line["cohort"] == 0 for line in few)
+    assert all(int(str(line["participants"])) >= 2 for line in found if not line["skipped"])
