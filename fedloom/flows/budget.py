@@ -150,31 +150,11 @@ def _adaptive(bundle: JobBundle, made: PrivacyRecipe, masking: MaskingRecipe | N
 
 def _noise_for(made: PrivacyRecipe, masking: MaskingRecipe | None, rounds: int, target: float) -> float:
     """The noise multiplier that keeps an epsilon, to four digits and rounded up."""
-    from scipy.optimize import brentq
-
-    from fedloom.tasks.errors import ConfigurationError
+    from fedloom.tasks.privacy.accounting import least_noise
     from fedloom.tasks.privacy.mechanism import spent
 
-    known: dict[float, float] = {}
-
-    def excess(log_noise: float) -> float:
-        # Epsilon falls with the noise almost as a power of it: in logarithms a root is found in a few steps.
-        if log_noise not in known:
-            cost = spent(replace(made, noise_multiplier=math.exp(log_noise)), masking, rounds)
-            known[log_noise] = math.log(min(cost, 1e300) / target)
-        return known[log_noise]
-
-    low, high = math.log(0.5), 0.0
-    while excess(high) > 0:
-        low, high = high, high + math.log(2)
-        if high > math.log(1e5):
-            raise ConfigurationError(f"no noise keeps an epsilon of {target:g}")
-    while excess(low) <= 0:
-        low, high = low - math.log(2), low
-    noise = math.exp(brentq(excess, low, high, xtol=2e-5))
-    while (found := float(f"{noise * 1.00005:.5g}")) and excess(math.log(found)) > 0:
-        noise *= 1.00005
-    return found
+    noise = least_noise(lambda noise: spent(replace(made, noise_multiplier=noise), masking, rounds), target)
+    return float(f"{noise * 1.00005:.5g}")
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ history) is everyone every time: amplification by sampling would not hold.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -125,21 +125,44 @@ def calibrate(
     if not (math.isfinite(target) and target > 0):
         raise ConfigurationError(f"epsilon must be positive and finite, not {target}")
 
-    def spent(noise: float) -> float:
-        return epsilon(Mechanism(noise, sampling, steps_per_round), rounds, delta, accountant)
+    return least_noise(
+        lambda noise: epsilon(Mechanism(noise, sampling, steps_per_round), rounds, delta, accountant), target
+    )
 
-    high = 1.0
-    while spent(high) > target:
-        high *= 2
-        if high > 1e6:
-            raise ConfigurationError(f"no noise multiplier up to {high:g} gives an epsilon of {target:g}")
-    low = high / 2
-    while low > 1e-3 and spent(low) <= target:
-        high, low = low, low / 2
-    while (high - low) / high > 5e-6:
-        middle = (low + high) / 2
-        low, high = (low, middle) if spent(middle) <= target else (middle, high)
-    return high
+
+def least_noise(spent: Callable[[float], float], target: float) -> float:
+    """The smallest noise multiplier that keeps an epsilon, to five digits and never below it.
+
+    Args:
+        spent: Epsilon of a noise multiplier; it falls as the noise grows.
+        target: The epsilon to keep, positive.
+
+    Raises:
+        ConfigurationError: when no noise keeps it.
+    """
+    from scipy.optimize import brentq
+
+    known: dict[float, float] = {}
+
+    def excess(log_noise: float) -> float:
+        # Epsilon falls almost as a power of the noise: in logarithms the root is found in a few steps.
+        if log_noise not in known:
+            known[log_noise] = math.log(min(spent(math.exp(log_noise)), 1e300) / target)
+        return known[log_noise]
+
+    low, high = math.log(0.5), 0.0
+    while excess(high) > 0:
+        low, high = high, high + math.log(2)
+        if high > math.log(1e6):
+            raise ConfigurationError(f"no noise multiplier keeps an epsilon of {target:g}")
+    while excess(low) <= 0:
+        low, high = low - math.log(2), low
+        if low < math.log(1e-3):
+            return math.exp(high)
+    root = brentq(excess, low, high, xtol=2e-6)
+    while excess(root) > 0:
+        root += 2e-6
+    return math.exp(root)
 
 
 def effective_noise(noise: float, count_noise: float) -> float:
